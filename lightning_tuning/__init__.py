@@ -1,0 +1,82 @@
+"""A linter and a first-aid kit for PyTorch Lightning training runs.
+
+Everything public is importable from here and loaded on first use, so that the command line does not wait for torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lightning_tuning.checks import DropoutBNConflictWarning
+    from lightning_tuning.findings import (
+        CATALOGUE,
+        Finding,
+        Journal,
+        Rule,
+        Severity,
+        TuningError,
+        TuningWarning,
+    )
+    from lightning_tuning.guards import NanLossGuard
+    from lightning_tuning.measure import Meter, Progress
+    from lightning_tuning.mixins import PlateauLRMixin
+    from lightning_tuning.monitors import GradientExplosionMonitor
+    from lightning_tuning.reporters import TerminalReporter
+    from lightning_tuning.suite import TuningSuite
+    from lightning_tuning.treatments import PlateauLR, WeightInitCallback
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "CATALOGUE": "findings",
+    "DropoutBNConflictWarning": "checks",
+    "Finding": "findings",
+    "GradientExplosionMonitor": "monitors",
+    "Journal": "findings",
+    "Meter": "measure",
+    "NanLossGuard": "guards",
+    "PlateauLR": "treatments",
+    "PlateauLRMixin": "mixins",
+    "Progress": "measure",
+    "Rule": "findings",
+    "Severity": "findings",
+    "TerminalReporter": "reporters",
+    "TuningError": "findings",
+    "TuningSuite": "suite",
+    "TuningWarning": "findings",
+    "WeightInitCallback": "treatments",
+}
+
+__all__ = [
+    "CATALOGUE",
+    "DropoutBNConflictWarning",
+    "Finding",
+    "GradientExplosionMonitor",
+    "Journal",
+    "Meter",
+    "NanLossGuard",
+    "PlateauLR",
+    "PlateauLRMixin",
+    "Progress",
+    "Rule",
+    "Severity",
+    "TerminalReporter",
+    "TuningError",
+    "TuningSuite",
+    "TuningWarning",
+    "WeightInitCallback",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

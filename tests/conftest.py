@@ -1,0 +1,30 @@
+"""What holds for every test: one torch thread, a calm Lightning, an empty folder to work in."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_torch_thread() -> Iterator[None]:
+    # The workers of pytest-xdist share the cores; sums are also taken in one order then, whatever the machine.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _calm_lightning() -> None:
+    for name in ("lightning.pytorch", "lightning.fabric"):  # "GPU available: False" at every Trainer
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+@pytest.fixture(autouse=True)
+def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # a logger or a checkpoint left at its default folder stays out of the repository
