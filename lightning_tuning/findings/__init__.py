@@ -1,0 +1,28 @@
+"""What is said: findings, severities, the declarations of rules, and the journal of a run. No torch, no Lightning."""
+
+from lightning_tuning.findings.catalogue import CATALOGUE, Catalogue, UnknownRuleError, register
+from lightning_tuning.findings.errors import TuningError, TuningWarning
+from lightning_tuning.findings.finding import Evidence, Finding, Severity
+from lightning_tuning.findings.journal import Journal, OnFinding, ProgressState
+from lightning_tuning.findings.reporter import Reporter
+from lightning_tuning.findings.rule import Kind, Rule
+from lightning_tuning.findings.selection import Selection
+
+__all__ = [
+    "CATALOGUE",
+    "Catalogue",
+    "Evidence",
+    "Finding",
+    "Journal",
+    "Kind",
+    "OnFinding",
+    "ProgressState",
+    "Reporter",
+    "Rule",
+    "Selection",
+    "Severity",
+    "TuningError",
+    "TuningWarning",
+    "UnknownRuleError",
+    "register",
+]

@@ -1,0 +1,246 @@
+"""The book of one run: takes findings, folds repeats, gates symptoms, tells the reporters, raises when asked."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+import weakref
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Literal, NoReturn, get_args
+
+from lightning_tuning.findings.catalogue import CATALOGUE
+from lightning_tuning.findings.errors import TuningError, TuningWarning
+from lightning_tuning.findings.finding import Finding, Severity
+from lightning_tuning.findings.reporter import Reporter
+from lightning_tuning.findings.selection import Selection
+
+__all__ = ["PERSISTENCE", "Journal", "OnFinding", "ProgressState"]
+
+OnFinding = Literal["warn", "raise"]
+ProgressState = Literal["learning", "converged", "flat", "diverging", "unknown"]
+
+PERSISTENCE = 3
+"""Reports after which a symptom counts as persistent; one odd step in a run is not an illness."""
+
+
+class Journal:
+    """Collects the findings of one run; one journal per owner (a ``Trainer``), shared by all callbacks.
+
+    - :class:`Selection` says which findings are taken at all.
+    - Repeats (same code, same place) fold into one finding with a count.
+    - The outcome gate: a *symptom* is a warning only once it was reported :data:`PERSISTENCE` times while the run is
+      flat or diverging; as long as the run learns, or nobody knows yet, it is held as ``info`` and judged again by
+      :meth:`rejudge`.
+    - ``on_finding="warn"`` gives each finding of severity ``warning`` and above once as a :class:`TuningWarning`
+      (a reporter that shows it to a person replaces Python's own display, not the warning: filters, ``-W error`` and
+      ``catch_warnings`` see it all the same); ``"raise"`` raises it as :class:`TuningError`.
+
+    Example:
+        >>> from lightning_tuning.findings import Rule, Severity
+        >>> rule = Rule(
+        ...     "LT999", "too-much", Severity.INFO, "fact", why="It is.", remedy="Take less.", source="Measured."
+        ... )
+        >>> journal = Journal()
+        >>> for step in (3, 7):
+        ...     journal.report(rule.finding("9 > 3", where="net.0"), step=step)
+        >>> [(f.code, f.count, f.steps()) for f in journal.findings]
+        [('LT999', 2, 'x2, steps 3-7')]
+    """
+
+    _by_owner: ClassVar[weakref.WeakKeyDictionary[object, Journal]] = weakref.WeakKeyDictionary()
+
+    def __init__(
+        self,
+        select: Iterable[str] | None = None,
+        ignore: Iterable[str] | None = None,
+        on_finding: OnFinding = "warn",
+        rank: int = 0,
+    ) -> None:
+        self._folded: dict[tuple[str, str], Finding] = {}
+        self._announced: dict[tuple[str, str], Severity] = {}
+        self._intended: dict[tuple[str, str], Severity] = {}
+        self._pending: Finding | None = None
+        self._progress: ProgressState = "unknown"
+        self.notes: list[str] = []
+        self.reporters: list[Reporter] = []
+        self.rank = rank
+        self.raise_together = False
+        self.configure(select=select, ignore=ignore, on_finding=on_finding)
+
+    @classmethod
+    def of(cls, owner: object) -> Journal:
+        """The journal of ``owner`` (a ``Trainer``), made on first use; it lives as long as its owner."""
+        return cls._by_owner.setdefault(owner, cls())
+
+    def configure(
+        self,
+        *,
+        select: Iterable[str] | None = None,
+        ignore: Iterable[str] | None = None,
+        on_finding: OnFinding = "warn",
+    ) -> None:
+        """Set what is taken and what happens then; see the class.
+
+        Args:
+            select: see :class:`Selection`; default ``None`` takes everything.
+            ignore: likewise; default ``None`` drops nothing.
+            on_finding: ``"warn"`` (default: a linter must not end a run that its user did not ask it to end) or
+                ``"raise"``.
+
+        Raises:
+            ValueError: for any other ``on_finding``, or what :class:`Selection` refuses.
+        """
+        if on_finding not in get_args(OnFinding):
+            raise ValueError(f"`on_finding` must be one of {get_args(OnFinding)}, got {on_finding!r}.")
+        self.selection = Selection(select, ignore)
+        self.on_finding: OnFinding = on_finding
+
+    @property
+    def findings(self) -> list[Finding]:
+        """Everything found so far, worst first, then in the order of the codes."""
+        return sorted(self._folded.values(), key=lambda f: (-f.severity, f.code, f.step or 0, f.where))
+
+    def begin(self) -> None:
+        """A new run of the same owner: forget the findings and notes of the last one; configuration stays."""
+        self._folded.clear()
+        self._announced.clear()
+        self._intended.clear()
+        self.notes.clear()
+        self._pending = None
+        self._progress = "unknown"
+
+    def report(
+        self, finding: Finding, *, step: int | None = None, epoch: int | None = None, once: bool = False
+    ) -> None:
+        """Take ``finding``; fold, gate, tell, and raise if that was asked for.
+
+        Args:
+            finding: as a rule made it.
+            step: ``trainer.global_step``.
+            epoch: ``trainer.current_epoch``.
+            once: a repeat is dropped instead of counted, for facts that a resumed run sees again.
+
+        Raises:
+            TuningError: with ``on_finding="raise"`` and a severity (after the gate) of warning or above. Where ranks
+                have to raise together (``raise_together``) it waits for :meth:`take_pending` instead.
+        """
+        if finding not in self.selection:
+            return
+        known = self._folded.get(finding.key)
+        if known is not None and once:
+            return
+        intended = max(finding.severity, self._intended.get(finding.key, finding.severity))
+        self._intended[finding.key] = intended
+        folded = dataclasses.replace(
+            finding,
+            step=known.step if known else step,
+            last_step=step if step is not None or known is None else known.last_step,
+            epoch=known.epoch if known else epoch,
+            count=finding.count + (known.count if known else 0),
+            rank=known.rank if known else self.rank,
+        )
+        severity = self._gated(folded, intended)
+        self._folded[finding.key] = folded = dataclasses.replace(
+            folded, severity=max(severity, known.severity) if known else severity
+        )
+        self._announce(folded)
+
+    def fail(self, finding: Finding, *, step: int | None = None, epoch: int | None = None) -> NoReturn:
+        """Record and tell ``finding``, then raise it whatever ``on_finding`` says; for whose own action is to raise.
+
+        Raises:
+            TuningError: always, on this rank, now; the caller sees to it that the other ranks do the same.
+        """
+        if finding in self.selection:
+            known = self._folded.get(finding.key)
+            count = finding.count + (known.count if known else 0)
+            finding = dataclasses.replace(finding, step=step, last_step=step, epoch=epoch, rank=self.rank, count=count)
+            self._folded[finding.key] = finding
+            self._announced[finding.key] = self._intended[finding.key] = finding.severity
+            if self.rank == 0:
+                for reporter in self.reporters:
+                    reporter.finding(finding)
+        raise TuningError(finding.text(), finding)
+
+    def rejudge(self, progress: ProgressState) -> None:
+        """Judge held symptoms again now that the run's progress reads ``progress``."""
+        changed, self._progress = progress != self._progress, progress
+        if not changed:
+            return
+        for key, finding in list(self._folded.items()):
+            severity = self._gated(finding, self._intended[key])
+            if severity > finding.severity:
+                self._folded[key] = dataclasses.replace(finding, severity=severity)
+                self._announce(self._folded[key])
+
+    def note(self, sentence: str) -> None:
+        """Record what a guard or treatment did, for the closing summary."""
+        self.notes.append(sentence)
+
+    def take_pending(self) -> Finding | None:
+        """The finding that waits to be raised on all ranks together, if any; it waits no longer."""
+        pending, self._pending = self._pending, None
+        return pending
+
+    def merge(self, others: Iterable[Finding]) -> None:
+        """Take the findings of other ranks in, folding those that are already here."""
+        for other in others:
+            known = self._folded.get(other.key)
+            if known is None:
+                self._folded[other.key] = other
+            elif other.rank != known.rank:
+                self._folded[other.key] = dataclasses.replace(
+                    known, count=known.count + other.count, severity=max(known.severity, other.severity)
+                )
+            self._intended[other.key] = max(other.severity, self._intended.get(other.key, other.severity))
+
+    def close(self) -> None:
+        """Tell the reporters that the run is over; only rank 0 speaks."""
+        if self.rank == 0:
+            for reporter in self.reporters:
+                reporter.close(self.findings, self.notes)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain types, safe under ``torch.load(weights_only=True)``."""
+        return {
+            "findings": [f.to_dict() for f in self._folded.values()],
+            "announced": [[*key, int(severity)] for key, severity in self._announced.items()],
+            "intended": [[*key, int(severity)] for key, severity in self._intended.items()],
+            "notes": list(self.notes),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with the findings of an earlier part of the same run; what was announced is not announced again."""
+        self._folded = {f.key: f for f in map(Finding.from_dict, state["findings"])}
+        self._announced = {(code, where): Severity(severity) for code, where, severity in state["announced"]}
+        self._intended = {(code, where): Severity(severity) for code, where, severity in state["intended"]}
+        self.notes[:] = state["notes"]
+
+    def _gated(self, finding: Finding, intended: Severity) -> Severity:
+        if finding.code not in CATALOGUE or CATALOGUE[finding.code].kind != "symptom":
+            return intended
+        harmful = self._progress in ("flat", "diverging")
+        return intended if harmful and finding.count >= PERSISTENCE else min(intended, Severity.INFO)
+
+    def _announce(self, finding: Finding) -> None:
+        if finding.severity <= self._announced.get(finding.key, 0):
+            return
+        self._announced[finding.key] = finding.severity
+        told = [reporter.finding(finding) for reporter in self.reporters] if self.rank == 0 else []
+        if finding.severity < Severity.WARNING:
+            return
+        if self.on_finding == "raise":
+            if self.raise_together:
+                self._pending = self._pending or finding
+                return
+            raise TuningError(finding.text(), finding)
+        if self.rank == 0:
+            _warn(finding, displayed=any(told))
+
+
+def _warn(finding: Finding, *, displayed: bool) -> None:
+    with warnings.catch_warnings():
+        if displayed:
+            # Appended, so it comes last: any filter of the user (error, always, record) still wins over it.
+            warnings.simplefilter("ignore", TuningWarning, append=True)
+        warnings.warn(finding.text(), TuningWarning, stacklevel=2)

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+import lightning_tuning.rules  # noqa: F401  fills the catalogue
+from lightning_tuning.findings import CATALOGUE, Catalogue, Rule, Severity, UnknownRuleError
+
+RULE = Rule("LT101", "bad-data", Severity.ERROR, "fact", why="It is.", remedy="Clean it.", source="Measured.")
+
+
+def test_a_second_rule_under_a_code_or_name_is_refused() -> None:
+    catalogue = Catalogue()
+    catalogue.add(RULE)
+    with pytest.raises(ValueError, match="LT101 other clashes with LT101 bad-data"):
+        catalogue.add(dataclasses.replace(RULE, name="other"))
+    with pytest.raises(ValueError, match="LT102 bad-data clashes"):
+        catalogue.add(dataclasses.replace(RULE, code="LT102"))
+
+
+def test_retired_codes_lead_to_their_successors_and_are_never_reused() -> None:
+    catalogue = Catalogue()
+    catalogue.add(RULE)
+    catalogue.retire("LT100", successor="LT101")
+    assert catalogue["LT100"] is RULE
+    assert "LT100" in catalogue
+    with pytest.raises(ValueError, match="LT100 is retired"):
+        catalogue.add(dataclasses.replace(RULE, code="LT100", name="other"))
+    with pytest.raises(ValueError, match="`code` LT101 is still a rule"):
+        catalogue.retire("LT101", successor="LT101")
+    with pytest.raises(ValueError, match="`successor` must be the code of a rule, got 'LT555'"):
+        catalogue.retire("LT103", successor="LT555")
+
+
+def test_an_unknown_rule_names_the_nearest() -> None:
+    with pytest.raises(UnknownRuleError, match=r"no rule 'LT610'.*LT601") as error:
+        CATALOGUE["LT610"]
+    assert "LT601" in error.value.nearest
+    with pytest.raises(UnknownRuleError) as error:
+        CATALOGUE["exploding-gradients"]
+    assert error.value.nearest[0] == "LT601"
+
+
+def test_rules_are_found_by_code_name_and_prefix_in_any_case() -> None:
+    assert CATALOGUE["lt601"] is CATALOGUE["exploding-gradient"] is CATALOGUE["LT601"]
+    assert [rule.code for rule in CATALOGUE.matching("LT7")] == ["LT701", "LT702", "LT703"]
+    assert [rule.code for rule in CATALOGUE] == sorted(rule.code for rule in CATALOGUE)
+
+
+@pytest.mark.parametrize("rule", CATALOGUE, ids=lambda rule: rule.code)
+def test_every_rule_says_why_what_to_do_and_where_it_comes_from(rule: Rule) -> None:
+    assert len(rule.why) > 40
+    assert len(rule.remedy) > 20
+    assert len(rule.source) > 10
+    assert "!" not in rule.why + rule.remedy
