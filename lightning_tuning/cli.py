@@ -1,0 +1,141 @@
+"""The command line: ``lightning-tuning rules`` and ``lightning-tuning explain LT601``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Iterable, Sequence
+
+from rich import box
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+import lightning_tuning.rules  # fills the catalogue
+from lightning_tuning.findings import CATALOGUE, Rule, UnknownRuleError
+from lightning_tuning.reporters.beside import print_beside_bars
+from lightning_tuning.reporters.layout import STYLES
+
+__all__ = ["main", "markdown_table"]
+
+WIDEST = 100  # columns of a card: it is prose
+COLUMNS = ("code", "name", "severity", "kind", "why")
+KINDS = {
+    "fact": "fact: wrong while the run still looks well, so it is never held back",
+    "symptom": "symptom: warns only once it persists in a run that does not learn",
+    "outcome": "outcome: what the run itself shows",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status: 0, or 2 for what it does not know.
+
+    Example:
+        >>> main(["rules", "--select", "LT0000"])
+        2
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        if arguments.command == "explain":
+            status = _explain(arguments.rules)
+        else:
+            status = _rules(arguments.select, arguments.format)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `lightning-tuning rules | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it exits
+        return 1
+    return status
+
+
+def markdown_table(rules: Iterable[Rule]) -> str:
+    """``rules`` as a table in Markdown, the one in the README.
+
+    Example:
+        >>> from lightning_tuning.findings import Severity
+        >>> rule = Rule("LT999", "too-much", Severity.INFO, "fact", why="It is. Really.", remedy="Less.", source="Us.")
+        >>> print(markdown_table([rule]))
+        | code | name | severity | kind | why |
+        | --- | --- | --- | --- | --- |
+        | LT999 | too-much | info | fact | It is. |
+    """
+    rows = (COLUMNS, ["---"] * len(COLUMNS), *map(_row, rules))
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lightning-tuning",
+        description="A linter and a first-aid kit for training runs: its rules, and the reason of each.",
+    )
+    parser.add_argument("--version", action="version", version=f"lightning-tuning {lightning_tuning.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    rules = commands.add_parser("rules", help="list the rules")
+    rules.add_argument("--select", nargs="+", metavar="PREFIX", help="only codes that begin so, as LT6")
+    rules.add_argument("--format", choices=("table", "markdown"), default="table", help="default: %(default)s")
+    explain = commands.add_parser("explain", help="tell all that is known about a rule")
+    explain.add_argument("rules", nargs="+", metavar="RULE", help="a code (LT601) or a name (exploding-gradient)")
+    return parser
+
+
+def _rules(prefixes: Sequence[str] | None, style: str) -> int:
+    rules = [rule for rule in CATALOGUE if not prefixes or rule.code.startswith(tuple(p.upper() for p in prefixes))]
+    if prefixes and not rules:
+        return _complain(f"No code starts with {' or '.join(prefixes)}. `lightning-tuning rules` lists them all.")
+    if style == "markdown":
+        sys.stdout.write(markdown_table(rules) + "\n")
+        return 0
+    table = Table(*COLUMNS, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, leading=1)
+    for rule in rules:
+        code, name, severity, kind, why = _row(rule)
+        table.add_row(Text(code, "bold"), Text(name), Text(severity, STYLES[rule.severity]), Text(kind), Text(why))
+    return _say(table)
+
+
+def _explain(asked: Sequence[str]) -> int:
+    status = 0
+    for name in asked:
+        try:
+            rule = CATALOGUE[name]
+        except UnknownRuleError as unknown:
+            status = _complain(str(unknown))
+        else:
+            _say(*_card(rule), Text())
+    return status
+
+
+def _card(rule: Rule) -> list[RenderableType]:
+    card = Table.grid(padding=(0, 2, 1, 0))
+    card.add_column(style="dim", no_wrap=True)
+    card.add_column(overflow="fold", max_width=WIDEST - 10)
+    for label, text in (
+        ("kind", KINDS[rule.kind]),
+        ("why", rule.why),
+        ("remedy", rule.remedy),
+        ("source", rule.source),
+        ("since", rule.since),
+        ("silence", f'TuningSuite(ignore=["{rule.code}"])'),
+    ):
+        card.add_row(Text(label), Text(text))
+    heading = Text.assemble((f"{rule.code} {rule.name}", "bold"), ", ", (str(rule.severity), STYLES[rule.severity]))
+    return [heading, Text(), card]
+
+
+def _row(rule: Rule) -> tuple[str, str, str, str, str]:
+    sentence = re.split(r"(?<=[.!?])\s+(?=[A-Z])", rule.why.strip(), maxsplit=1)[0]
+    return rule.code, rule.name, str(rule.severity), rule.kind, " ".join(sentence.split())
+
+
+def _say(*renderables: RenderableType) -> int:
+    print_beside_bars(Console(), *renderables)
+    return 0
+
+
+def _complain(sentence: str) -> int:
+    sys.stderr.write(f"lightning-tuning: {sentence}\n")
+    return 2
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,139 @@
+"""How findings look in a terminal: the lines of one as it comes, and the table of all at the end.
+
+Everything is set as ``Text``, never as markup: ``[bold]`` in the name of a module is a name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from rich import box
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from lightning_tuning.findings import Finding, Severity
+
+__all__ = ["announcement", "summary"]
+
+STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "bold yellow", Severity.INFO: "cyan"}
+WIDEST = 120  # columns: longer lines are hard to read, however wide the screen
+ROOMY = 100  # columns from which code and steps get columns of their own
+FOLDED_SHOWN = 3  # of the findings below the severity that is told
+
+
+def announcement(finding: Finding, console: Console, *, explain: bool) -> Iterator[RenderableType]:
+    """The lines of one finding as it comes; with ``explain``, where to read more about its code."""
+    headline = Text.assemble(_severity(finding), f" {finding.code} ", (finding.name, "bold"))
+    headline.append(f" at {finding.where}" if finding.where else "")
+    headline.append(f" ({finding.source_line})" if finding.source_line else "", "dim")
+    headline.append(f", {finding.steps()}" if finding.steps() else "")
+    yield from _hung(headline, console)
+    yield from _hung(Text("  " + finding.message), console)
+    if finding.remedy:
+        yield from _hung(Text(f"  remedy: {finding.remedy}", "dim"), console)
+    if explain:
+        yield from _hung(Text(f"  more: lightning-tuning explain {finding.code}", "dim"), console)
+    yield Text()
+
+
+def summary(
+    findings: Sequence[Finding], notes: Sequence[str], min_severity: Severity, console: Console
+) -> Iterator[RenderableType]:
+    """The end of a run: a table of what reached ``min_severity``, a few words on the rest, and what was done."""
+    findings = sorted(findings, key=lambda f: (-f.severity, f.code, f.step or 0, f.where))
+    told = [finding for finding in findings if finding.severity >= min_severity]
+    folded = findings[len(told) :]
+    yield Text.assemble("lightning-tuning: ", (_counts(findings, min_severity), "bold" if told else "green"))
+    if told:
+        yield Text()
+        yield _table(told, console)
+        yield Text()
+    for finding in folded[:FOLDED_SHOWN]:
+        line = Text.assemble("  ", _severity(finding), f" {finding.headline()}")
+        line.truncate(_width(console), overflow="ellipsis")
+        yield line
+    if more := folded[FOLDED_SHOWN:]:
+        kind = "info" if more[0].severity is Severity.INFO else "finding"
+        yield from _hung(Text(f"  and {_plural(len(more), f'more {kind}')}: {_explain(more)}", "dim"), console)
+    if notes:
+        if folded:
+            yield Text()
+        yield Text("what was done:")
+        for note in notes:
+            yield from _hung(Text(f"- {note}"), console)
+    if told:
+        yield from _hung(Text(f"more: {_explain(told)}", "dim"), console)
+
+
+def _table(findings: Sequence[Finding], console: Console) -> Table:
+    roomy = console.width >= ROOMY
+    width = _width(console)
+    place_width = width // 4
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, leading=1, width=width)
+    for heading in ("severity", "code") if roomy else ("found",):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("where", overflow="fold", max_width=place_width)
+    table.add_column("what", ratio=1, overflow="fold")
+    if roomy:
+        table.add_column("seen", max_width=16)
+    for finding in findings:
+        severity = Text.assemble(_severity(finding))
+        where = Text(_path(finding.where or "the run", place_width))
+        if finding.source_line:
+            where.append("\n" + _path(finding.source_line, place_width), "dim")
+        what = Text.assemble((finding.name, "bold"), f"\n{finding.message}")
+        if finding.remedy:
+            what.append(f"\nremedy: {finding.remedy}", "dim")
+        seen = finding.steps()
+        if roomy:
+            table.add_row(severity, finding.code, where, what, seen)
+        else:
+            where.append(f"\n{seen}" if seen else "", "dim")
+            table.add_row(severity.append(f"\n{finding.code}", "default"), where, what)
+    return table
+
+
+def _counts(findings: Sequence[Finding], min_severity: Severity) -> str:
+    """``"1 error, 2 warnings, 5 infos"``, ``"no warnings, 5 infos"`` or ``"no findings"``."""
+    if not findings:
+        return "no findings"
+    counts = {severity: sum(f.severity is severity for f in findings) for severity in sorted(Severity, reverse=True)}
+    words = [_plural(count, str(severity)) for severity, count in counts.items() if count]
+    calm = max(f.severity for f in findings) < min_severity
+    return ", ".join([f"no {min_severity}s", *words] if calm else words)
+
+
+def _hung(text: Text, console: Console) -> Iterator[Text]:
+    """``text`` in lines of the console's width; the second and all later ones are indented a little deeper."""
+    lead = len(text.plain) - len(text.plain.lstrip()) + 2
+    for number, line in enumerate(text.wrap(console, max(1, _width(console) - lead))):
+        line.rstrip()
+        yield Text(" " * lead if number else "") + line
+
+
+def _path(path: str, width: int) -> str:
+    """``path`` in lines of ``width`` characters, broken behind a dot, colon or slash where it can be."""
+    lines = [""]
+    for piece in re.split(r"(?<=[.:/])", path):
+        if lines[-1] and len(lines[-1] + piece) > width:
+            lines.append("")
+        lines[-1] += piece
+    return "\n".join(lines)
+
+
+def _severity(finding: Finding) -> tuple[str, str]:
+    return str(finding.severity), STYLES[finding.severity]
+
+
+def _explain(findings: Sequence[Finding]) -> str:
+    return " ".join(["lightning-tuning explain", *dict.fromkeys(finding.code for finding in findings)])
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
+def _width(console: Console) -> int:
+    return min(console.width, WIDEST)
