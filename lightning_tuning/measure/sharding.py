@@ -1,0 +1,58 @@
+"""Gradient norms of sharded parameters: the one place where the pieces of all ranks are put together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from lightning_tuning.functional import tensor_norms
+
+__all__ = ["sharded_norms"]
+
+
+def sharded_norms(gradients: Sequence[Tensor], *, flat_pieces: bool) -> Tensor:
+    """The L2 norm of each whole gradient, where this rank may hold only a piece of it.
+
+    ``DTensor.norm().item()`` is the norm of the *local* piece, on which ranks disagree. Here the float32 squares of the
+    local pieces are summed over all ranks, each divided by the number of ranks that hold the same piece. Every rank
+    must call it (one all-reduce of a vector as long as ``gradients``, only if something is sharded).
+
+    Args:
+        gradients: tensors or ``DTensor`` s, in the same order on every rank; empty pieces are fine.
+        flat_pieces: plain tensors are pieces too (FSDP1 with ``use_orig_params``), every element held by one rank.
+
+    Returns:
+        float32 vector of shape ``(len(gradients),)``, equal on all ranks.
+
+    Example:
+        >>> sharded_norms([torch.tensor([3.0, 4.0])], flat_pieces=False)
+        tensor([5.])
+    """
+    local = [getattr(g, "to_local", lambda g=g: g)() for g in gradients]
+    norms = tensor_norms(local)
+    if not dist.is_available() or not dist.is_initialized() or not (flat_pieces or any(map(_is_sharded, gradients))):
+        return norms
+    copies = [_copies(g, flat_pieces=flat_pieces) for g in gradients]
+    squares = norms.square() / torch.tensor(copies, dtype=torch.float32, device=norms.device)
+    dist.all_reduce(squares)
+    return squares.sqrt()
+
+
+def _is_sharded(gradient: Tensor) -> bool:
+    return hasattr(gradient, "to_local")
+
+
+def _copies(gradient: Tensor, *, flat_pieces: bool) -> int:
+    """How many ranks hold the same piece of ``gradient``."""
+    world = dist.get_world_size()
+    if not _is_sharded(gradient):
+        return 1 if flat_pieces else world
+    mesh, placements = gradient.device_mesh, gradient.placements  # type: ignore[attr-defined]
+    pieces = 1
+    for dimension, placement in enumerate(placements):
+        if placement.is_shard():
+            pieces *= mesh.size(dimension)
+    return world // pieces

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightning_tuning.measure import Progress
+
+
+def after(losses: list[float]) -> Progress:
+    progress = Progress()
+    for loss in losses:
+        progress.update(loss)
+    return progress
+
+
+def noisy(curve: Callable[[int], float], steps: int, noise: float = 0.1, seed: int = 0) -> list[float]:
+    random_numbers = random.Random(seed)
+    return [curve(step) + random_numbers.gauss(0, noise) for step in range(steps)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    ("curve", "steps", "noise", "state"),
+    [
+        (lambda step: 2.3 * 0.99**step, 60, 0.1, "learning"),
+        (lambda step: 2.3 * 0.98**step + 0.1, 600, 0.02, "converged"),
+        (lambda step: 2.3, 400, 0.1, "flat"),
+        (lambda step: 2.3 * 1.02**step, 200, 0.1, "diverging"),
+        (lambda step: 2.3 * 0.98**step if step < 100 else 2.3 * 1.05 ** (step - 100), 200, 0.05, "diverging"),
+        (lambda step: -100 - step, 100, 1.0, "learning"),
+        (lambda step: -100.0, 400, 1.0, "flat"),
+        (lambda step: -100 + step, 250, 1.0, "diverging"),
+        (lambda step: 5e-7 * 0.99**step, 100, 1e-8, "learning"),
+    ],
+    ids=["falling", "fell", "constant", "rising", "turned", "nll falling", "nll constant", "nll rising", "tiny"],
+)
+def test_states(curve: Callable[[int], float], steps: int, noise: float, state: str, seed: int) -> None:
+    assert after(noisy(curve, steps, noise, seed)).state == state
+
+
+def test_nothing_is_known_at_first() -> None:
+    assert Progress().state == "unknown"
+    assert after([2.3] * 25).state == "unknown"
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
+def test_a_loss_that_is_no_number_is_divergence_until_the_run_recovers(broken: float) -> None:
+    progress = after([*noisy(lambda step: 2.3 * 0.99**step, 60), broken])
+    assert progress.state == "diverging"
+    for loss in noisy(lambda step: 1.2 * 0.99**step, 60):
+        progress.update(loss)
+    assert progress.state == "learning"
+
+
+@pytest.mark.parametrize("loss", [0.0, 1.0, -1.0, 1e30, 5e-324])
+def test_a_constant_loss_is_flat(loss: float) -> None:
+    assert after([loss] * 100).state == "flat"
+
+
+def test_mute_knows_nothing() -> None:
+    progress = after([2.3] * 100)
+    progress.mute = True
+    assert progress.state == "unknown"
+
+
+def test_a_bad_block_is_refused() -> None:
+    with pytest.raises(ValueError, match="`block` must be at least 2, got 1"):
+        Progress(block=1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(allow_nan=True, allow_infinity=True, width=32), max_size=120), st.integers(0, 120))
+def test_a_resumed_progress_goes_on_as_if_unbroken(losses: list[float], cut: int) -> None:
+    resumed = Progress()
+    resumed.load_state_dict(after(losses[:cut]).state_dict())
+    for loss in losses[cut:]:
+        resumed.update(loss)
+    assert resumed.state_dict() == after(losses).state_dict()
+    assert resumed.state == after(losses).state
