@@ -1,0 +1,184 @@
+"""The desk: what all tuning callbacks of one trainer share, kept by one callback that nobody has to attach."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any, ClassVar
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from torch import Tensor
+
+from lightning_tuning.findings import Journal
+from lightning_tuning.measure import Meter, Progress
+from lightning_tuning.reporters import TerminalReporter
+from lightning_tuning.runtime.collective import gather_findings, raise_together
+from lightning_tuning.runtime.tracing import OnTrace, Tracer
+
+__all__ = ["Desk"]
+
+
+class Desk(Callback):
+    """Owns the journal, the meter, the progress and the trace of one ``Trainer``.
+
+    The first tuning callback whose ``setup`` runs puts the desk into ``trainer.callbacks``, before the checkpoints, so
+    that they save what the desk knows of the very step. It changes nothing in the run.
+    """
+
+    CHECKPOINT_NAME = "desk"
+    _by_trainer: ClassVar[weakref.WeakKeyDictionary[Trainer, Desk]] = weakref.WeakKeyDictionary()
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.journal = Journal.of(trainer)
+        self.meter = Meter.of(trainer)
+        self.progress = Progress.of(trainer)
+        self.tracer = Tracer()
+        self._names: dict[str, weakref.ref[object]] = {}
+        self._running = False
+        self._watches_loss = False
+
+    @classmethod
+    def of(cls, trainer: Trainer) -> Desk:
+        """The desk of ``trainer``.
+
+        Raises:
+            KeyError: if no tuning callback was set up on it.
+        """
+        return cls._by_trainer[trainer]
+
+    @classmethod
+    def attach(cls, trainer: Trainer, stage: str) -> Desk:
+        """The desk of ``trainer``, put in its place if need be; a new run begins if ``stage`` is ``"fit"``."""
+        desk = cls._by_trainer.get(trainer)
+        if desk is None:
+            desk = cls._by_trainer[trainer] = cls(trainer)
+            if not desk.journal.reporters:
+                desk.journal.reporters.append(TerminalReporter())
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector of Lightning's
+        if desk not in callbacks:
+            checkpoints = (i for i, callback in enumerate(callbacks) if isinstance(callback, Checkpoint))
+            callbacks.insert(next(checkpoints, len(callbacks)), desk)
+        if not desk._running and stage == "fit":
+            desk._open(trainer)
+        return desk
+
+    def checkpoint_name(self, callback: object) -> str:
+        """The name under which ``callback`` keeps its state: its class, numbered where there are several."""
+        kind = type(callback).__qualname__
+        number = 0
+        while True:
+            name = f"{kind}#{number}" if number else kind
+            holder = self._names.get(name)
+            known = None if holder is None else holder()
+            if known is None or known is callback:
+                self._names[name] = weakref.ref(callback)
+                return name
+            number += 1
+
+    def request_trace(self, receive: OnTrace) -> None:
+        """Let ``receive(trainer, pl_module, graph)`` be called once, at the first loss of this fit."""
+        self.tracer.request(receive)
+
+    def watch_loss(self) -> None:
+        """Have the training loss landed and judged in this fit; for callbacks that need the outcome of the run."""
+        self._watches_loss = True
+
+    def flush(self) -> None:
+        """Land everything measured so far and judge it. A device sync: checkpoints and ends of runs only."""
+        self.meter.flush()
+        self.journal.rejudge(self.progress.state)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Learn whose outcome can be judged: one optimizer, stepped by Lightning."""
+        self.progress.mute = not pl_module.automatic_optimization or len(trainer.optimizers) != 1
+        self.journal.raise_together = self.journal.on_finding == "raise" and trainer.world_size > 1
+        self.meter.subscribe(self._judge)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Start the trace, if one was asked for."""
+        if self.tracer.wanted:
+            self.tracer.start(trainer, pl_module, batch, batch_idx)
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        """The trace has reached a loss."""
+        if self.tracer.running:
+            self.tracer.reach_loss(trainer, pl_module, loss)
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Gradients are new."""
+        self.meter.on_backward()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Send the batch's numbers on their way, judge what has landed."""
+        if self.tracer.running:
+            self.tracer.finish(trainer, pl_module)
+        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+        self.meter.on_batch_end(loss if self._watches_loss and isinstance(loss, Tensor) else None)
+        self._raise_together(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Ranks that wait to raise do so where all of them pass."""
+        if self._running and not trainer.sanity_checking:
+            self._raise_together(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The last numbers land."""
+        self.flush()
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put the ranks' findings together and sum up."""
+        self._raise_together(trainer)
+        if trainer.world_size > 1:
+            self.journal.merge(gather_findings(self.journal.findings))
+        self._close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave no trace behind and sum up what is known; other ranks may be gone, so nothing is gathered."""
+        self.tracer.abandon()
+        if self._running:
+            self._close()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """The next fit begins a new run."""
+        self._running = False
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Findings, counters and the state of progress go with the run."""
+        self.flush()
+        checkpoint.setdefault("lightning_tuning", {})[self.CHECKPOINT_NAME] = {
+            "journal": self.journal.state_dict(),
+            "meter": self.meter.state_dict(),
+            "progress": self.progress.state_dict(),
+        }
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Go on with them."""
+        state = checkpoint.get("lightning_tuning", {}).get(self.CHECKPOINT_NAME)
+        if state is not None and self._running:
+            self.journal.load_state_dict(state["journal"])
+            self.meter.load_state_dict(state["meter"])
+            self.progress.load_state_dict(state["progress"])
+
+    def _open(self, trainer: Trainer) -> None:
+        self._running = True
+        self._watches_loss = False
+        self.journal.begin()
+        self.journal.rank = trainer.global_rank
+        self.meter.reset()
+        self.progress.reset()
+        self.tracer = Tracer()
+
+    def _close(self) -> None:
+        self._running = False
+        self.journal.close()
+
+    def _judge(self, reading: Any) -> None:
+        if reading.loss is not None:
+            self.progress.update(reading.loss)
+            self.journal.rejudge(self.progress.state)
+
+    def _raise_together(self, trainer: Trainer) -> None:
+        if self.journal.raise_together:
+            raise_together(trainer, self.journal.take_pending())

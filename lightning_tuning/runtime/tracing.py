@@ -1,0 +1,87 @@
+"""When and how the first training step is traced, for whoever asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+from lightning_tuning.trace import CannotReplay, Graph, Recorder, replay, why_not_live
+
+__all__ = ["OnTrace", "Tracer"]
+
+OnTrace = Callable[[Trainer, LightningModule, Graph], None]
+
+_ATTEMPTS = 3
+"""Batches to try: a ``training_step`` may return ``None`` for a bad batch, but one that always does has no loss to
+trace."""
+
+
+class Tracer:
+    """Records one training step: the real one, or a repetition aside where recording would change its numbers."""
+
+    def __init__(self) -> None:
+        self._receivers: list[OnTrace] = []
+        self._recorder: Recorder | None = None
+        self._losses = 0
+        self._attempts = 0
+
+    @property
+    def wanted(self) -> bool:
+        """Somebody waits for a trace."""
+        return bool(self._receivers) and self._attempts < _ATTEMPTS
+
+    @property
+    def running(self) -> bool:
+        """The real step is being recorded at this moment."""
+        return self._recorder is not None
+
+    def request(self, receive: OnTrace) -> None:
+        """Call ``receive`` with the graph once there is one."""
+        self._receivers.append(receive)
+
+    def start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Begin with this batch; a step that must not be recorded live is repeated aside at once."""
+        self._attempts += 1
+        self._losses = 0
+        reason = why_not_live(pl_module)
+        recorder = Recorder(pl_module, batch)
+        if reason is None:
+            self._recorder = recorder
+            recorder.__enter__()
+            return
+        try:
+            for loss in replay(trainer, pl_module, batch, batch_idx, context=recorder, force_eager=True):
+                recorder.mark_loss(loss)
+            self._deliver(trainer, pl_module, recorder.graph)
+        except CannotReplay as blind:
+            self._deliver(trainer, pl_module, Graph(blind=[f"{reason} {blind}"]))
+
+    def reach_loss(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        """``loss`` is about to go backward; with automatic optimization the step's forward ends here."""
+        if self._recorder is None:
+            return
+        self._recorder.mark_loss(loss)
+        self._losses += 1
+        if pl_module.automatic_optimization:
+            self.finish(trainer, pl_module)
+
+    def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The step is over; deliver the graph if it has a loss, else try the next batch."""
+        recorder, losses = self._recorder, self._losses
+        self.abandon()
+        if recorder is not None and losses:
+            self._deliver(trainer, pl_module, recorder.graph)
+
+    def abandon(self) -> None:
+        """Stop recording, whatever state it is in."""
+        if self._recorder is not None:
+            recorder, self._recorder = self._recorder, None
+            recorder.__exit__(None, None, None)
+
+    def _deliver(self, trainer: Trainer, pl_module: LightningModule, graph: Graph) -> None:
+        receivers, self._receivers = self._receivers, []
+        for receive in receivers:
+            receive(trainer, pl_module, graph)

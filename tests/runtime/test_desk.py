@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
+
+from lightning_tuning import Finding, Journal, Rule, Severity, TuningError, TuningWarning
+from lightning_tuning.runtime import CHECKPOINT_KEY, Desk, TuningCallback
+from lightning_tuning.trace import Graph
+from tests.helpers import ManualGAN, Mlp, quiet_trainer
+
+RULE = Rule("LT997", "odd", Severity.WARNING, "fact", why="It is.", remedy="None.", source="A test.")
+
+
+class Memory(TuningCallback):
+    """Counts batches, and keeps the count in the checkpoint."""
+
+    def __init__(self) -> None:
+        self.batches = 0
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.batches += 1
+
+    def tuning_state(self) -> dict[str, Any]:
+        return {"batches": self.batches}
+
+    def load_tuning_state(self, state: dict[str, Any]) -> None:
+        self.batches = state["batches"]
+
+
+class Traced(TuningCallback):
+    def __init__(self) -> None:
+        self.graphs: list[Graph] = []
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        Desk.of(trainer).request_trace(lambda trainer, module, graph: self.graphs.append(graph))
+
+
+def test_the_desk_stands_before_the_checkpoints_once() -> None:
+    trainer = quiet_trainer(callbacks=[ModelCheckpoint(), Memory(), Memory()], enable_checkpointing=True)
+    trainer.fit(Mlp(), train_dataloaders=None)
+    kinds = [type(callback).__name__ for callback in trainer.callbacks]
+    assert kinds == ["Memory", "Memory", "Desk", "ModelCheckpoint"]
+
+
+def test_two_instances_keep_their_own_state(tmp_path: Any) -> None:
+    first, second = Memory(), Memory()
+    trainer = quiet_trainer(callbacks=[first, second])
+    trainer.fit(Mlp())
+    second.batches = 100
+    trainer.save_checkpoint(tmp_path / "end.ckpt")
+    saved = torch.load(tmp_path / "end.ckpt", weights_only=True)
+    assert saved["callbacks"] == {}
+    assert saved[CHECKPOINT_KEY]["Memory"] == {"batches": 8}
+    assert saved[CHECKPOINT_KEY]["Memory#1"] == {"batches": 100}
+    resumed = [Memory(), Memory()]
+    quiet_trainer(callbacks=list(resumed), max_epochs=2).fit(Mlp(), ckpt_path=tmp_path / "end.ckpt")
+    assert [memory.batches for memory in resumed] == [16, 108]
+
+
+def test_the_trace_is_taken_once_and_up_to_the_loss() -> None:
+    traced = [Traced(), Traced()]
+    quiet_trainer(callbacks=list(traced), max_epochs=2).fit(Mlp())
+    assert [len(t.graphs) for t in traced] == [1, 1]
+    graph = traced[0].graphs[0]
+    assert graph is traced[1].graphs[0]
+    assert [op.name for op in graph.ops if graph.reaches_loss(op)] == [
+        *("linear", "relu", "linear", "relu", "linear"),
+        "cross_entropy",
+        "div",
+    ]  # fmt: skip  Lightning divides by the number of accumulated batches, also by 1
+
+
+def test_two_optimizers_by_hand_are_traced_with_both_losses() -> None:
+    traced = Traced()
+    quiet_trainer(callbacks=[traced]).fit(ManualGAN())
+    assert len(traced.graphs[0].losses) == 2
+
+
+@pytest.mark.filterwarnings("ignore:`training_step` returned `None`:UserWarning")
+def test_a_step_without_loss_is_tried_again() -> None:
+    class SkipsFirst(Mlp):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
+            return None if batch_idx == 0 else super().training_step(batch, batch_idx)
+
+    traced = Traced()
+    quiet_trainer(callbacks=[traced]).fit(SkipsFirst())
+    assert len(traced.graphs) == 1
+
+
+def test_a_step_that_fails_leaves_no_mode_behind() -> None:
+    class Fails(Mlp):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            super().training_step(batch, batch_idx)
+            raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        quiet_trainer(callbacks=[Traced()]).fit(Fails())
+    assert not torch._C._is_torch_function_mode_enabled()
+
+
+class Finds(TuningCallback):
+    """Reports at the given step."""
+
+    def __init__(self, step: int, rank: int = 0) -> None:
+        self.step, self.rank = step, rank
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step == self.step and trainer.global_rank == self.rank:
+            self.report(trainer, RULE.finding(f"odd on rank {self.rank}"))
+
+
+class Raises(TuningCallback):
+    """Configures the journal as a suite would."""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        Desk.of(trainer).journal.configure(on_finding="raise")
+
+
+class Witness(pl.Callback):
+    """Writes down, per rank, what ended the run, or what was found by its end."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def _write(self, trainer: pl.Trainer, text: str) -> None:
+        with open(f"{self.folder}/{trainer.global_rank}", "w", encoding="utf-8") as file:  # noqa: PTH123
+            file.write(text)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
+        if not torch.distributed.is_initialized():
+            return  # the parent, which hears of it from its children
+        self._write(trainer, f"{type(exception).__name__} step {trainer.global_step}: {exception}")
+        # The launcher ends the slower rank as soon as one has left; both have to be here, of their own will.
+        torch.distributed.monitored_barrier(timeout=timedelta(seconds=60))
+
+    def teardown(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
+        if not trainer.interrupted:
+            self._write(trainer, ";".join(f"{f.message} x{f.count}" for f in Journal.of(trainer).findings))
+
+
+def spawn(tmp_path: Any, *callbacks: pl.Callback) -> list[str]:
+    trainer = quiet_trainer(
+        callbacks=[*callbacks, Witness(str(tmp_path))], strategy="ddp_spawn", devices=2, use_distributed_sampler=False
+    )
+    trainer.fit(Mlp())
+    return [(tmp_path / str(rank)).read_text() for rank in range(2)]
+
+
+def test_findings_of_all_ranks_are_gathered(tmp_path: Any) -> None:
+    said = spawn(tmp_path, Finds(3, rank=1))
+    assert said == ["odd on rank 1 x1", "odd on rank 1 x1"]
+
+
+def test_one_ranks_finding_raises_on_all(tmp_path: Any) -> None:
+    with pytest.raises(torch.multiprocessing.ProcessRaisedException, match="LT997 odd: odd on rank 1"):
+        spawn(tmp_path, Raises(), Finds(3, rank=1))
+    said = [(tmp_path / str(rank)).read_text() for rank in range(2)]
+    assert all(text.startswith("TuningError step 3: LT997 odd: odd on rank 1") for text in said)
+
+
+def test_a_new_fit_is_a_new_run_and_evaluation_is_not() -> None:
+    trainer = quiet_trainer(callbacks=[Finds(3)])
+    with pytest.warns(TuningWarning):
+        trainer.fit(Mlp())
+    assert [f.count for f in Journal.of(trainer).findings] == [1]
+    trainer.validate(Mlp(), verbose=False)
+    assert [f.count for f in Journal.of(trainer).findings] == [1]
+    trainer.fit_loop.max_epochs = 2
+    trainer.fit(Mlp())
+    assert Journal.of(trainer).findings == []
+
+
+def test_the_desk_of_a_trainer_without_callbacks_is_an_error() -> None:
+    with pytest.raises(KeyError):
+        Desk.of(quiet_trainer())
+
+
+def test_an_error_is_raised_at_once_on_one_process() -> None:
+    trainer = quiet_trainer(callbacks=[Raises(), Finds(3)])
+    with pytest.raises(TuningError) as error:
+        trainer.fit(Mlp())
+    assert trainer.global_step == 3
+    assert isinstance(error.value.finding, Finding)
