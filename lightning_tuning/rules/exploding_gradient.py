@@ -41,9 +41,9 @@ class ExplosionJudge:
     """Judges one optimizer's gradient norms, step by step, as plain floats.
 
     A reading *fires* if the norm is not finite, is more than ``ratio`` times the rolling median, is the fifth outlier
-    among the last twenty (``z`` deviations above the running mean, ZClip's measure, outliers kept out of it), or if the
-    first weight's gradient is more than ``spread`` times the last weight's. Three firing readings
-    within a window make a finding: one odd batch does not.
+    among the last twenty (``z`` deviations above the running mean, ZClip's measure, and half of ``ratio`` medians), or
+    if the first weight's gradient is more than ``spread`` times the last weight's. Three firing readings within a
+    window make a finding: one odd batch does not.
 
     Args:
         window: readings in the rolling median.
@@ -79,6 +79,7 @@ class ExplosionJudge:
         self._outliers: list[int] = []
         self._fired: list[int] = []
         self._where = ""
+        self._clip: float | None = None
         self._usual: dict[str, float] = {}
 
     @property
@@ -87,10 +88,14 @@ class ExplosionJudge:
         return self._ordered[len(self._ordered) // 2] if self._ordered else math.nan
 
     def suggested_clip(self) -> float | None:
-        """The 90th percentile of the usual norms, a value to clip at; ``None`` while too few were seen."""
-        if len(self._ordered) < self.settle:
-            return None
-        return statistics.quantiles(self._ordered, n=10)[-1]
+        """The 90th percentile of the usual norms, a value to clip at; ``None`` while too few were seen.
+
+        During an explosion it is that of the time before.
+        """
+        return self._clip if self._fired else self._percentile()
+
+    def _percentile(self) -> float | None:
+        return statistics.quantiles(self._ordered, n=10)[-1] if len(self._ordered) >= self.settle else None
 
     def judge(
         self,
@@ -121,7 +126,7 @@ class ExplosionJudge:
         self._fired = [s for s in self._fired if s > step - self.window]
         if reason is not None:
             if not self._fired:
-                self._where = self._origin(norms, names)
+                self._where, self._clip = self._origin(norms, names), self._percentile()
             self._fired.append(step)
         finding = None
         if reason is not None and len(self._fired) >= self.PERSISTENCE:
@@ -147,7 +152,7 @@ class ExplosionJudge:
 
     def _is_persistent_outlier(self, norm: float) -> bool:
         deviation = math.sqrt(self._variance)
-        if not (deviation > 0 and norm > self._mean + self.z * deviation and norm > 2 * self.median):
+        if not (deviation > 0 and norm > self._mean + self.z * deviation and norm > self.ratio / 2 * self.median):
             return False
         self._outliers = [*[n for n in self._outliers if n > self._seen - _OUTLIER_WINDOW], self._seen]
         return len(self._outliers) >= _PERSISTENT_OUTLIERS
@@ -213,6 +218,7 @@ class ExplosionJudge:
             "outliers": list(self._outliers),
             "fired": list(self._fired),
             "where": self._where,
+            "clip": self._clip,
             "usual": dict(self._usual),
         }
 
@@ -224,5 +230,5 @@ class ExplosionJudge:
         self._seen = state["seen"]
         self._outliers = list(state["outliers"])
         self._fired = list(state["fired"])
-        self._where = state["where"]
+        self._where, self._clip = state["where"], state["clip"]
         self._usual = dict(state["usual"])
