@@ -1,0 +1,48 @@
+"""Every callback of the library, found by itself, and the ways in which each has to behave."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable
+
+import lightning_tuning
+from lightning_tuning.runtime import Desk, TuningCallback
+
+OBSERVER_ROOMS = ("checks", "monitors")
+
+ARGUMENTS: dict[str, dict[str, object]] = {
+    # What a class can't do without; everything else has a default and is tested with it.
+    "PlateauLR": {"monitor": "val_loss"},
+}
+
+
+def callback_classes() -> dict[str, type[TuningCallback]]:
+    """Public callbacks of every room, by name, found by walking the package."""
+    found: dict[str, type[TuningCallback]] = {}
+    for info in pkgutil.walk_packages(lightning_tuning.__path__, "lightning_tuning."):
+        for name, value in vars(importlib.import_module(info.name)).items():
+            is_callback = inspect.isclass(value) and issubclass(value, TuningCallback) and value is not TuningCallback
+            if is_callback and not name.startswith("_"):
+                found[name] = value
+    return dict(sorted(found.items()))
+
+
+CALLBACKS = callback_classes()
+OBSERVERS = {name: kind for name, kind in CALLBACKS.items() if kind.__module__.split(".")[1] in OBSERVER_ROOMS}
+
+
+def make(name: str) -> TuningCallback:
+    """A fresh instance with default arguments."""
+    return CALLBACKS[name](**ARGUMENTS.get(name, {}))
+
+
+def observers() -> list[TuningCallback]:
+    """A fresh instance of every check and monitor."""
+    return [make(name) for name in OBSERVERS]
+
+
+Factory = Callable[[], list[TuningCallback]]
+
+__all__ = ["ARGUMENTS", "CALLBACKS", "OBSERVERS", "Desk", "Factory", "make", "observers"]

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import json
+import pickle
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+
+from lightning_tuning import (
+    DropoutBNConflictWarning,
+    Finding,
+    GradientExplosionMonitor,
+    Journal,
+    NanLossGuard,
+    TuningError,
+    TuningSuite,
+    TuningWarning,
+)
+from tests.helpers import MODEL_KINDS, Mlp, TinyModule, quiet_trainer
+
+
+class BadBatch(Mlp):
+    """The fourth batch has a NaN in it."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        x, y = batch
+        if batch_idx == 3:
+            x = x.clone()
+            x[5, 2] = float("nan")
+        return super().training_step((x, y), batch_idx)
+
+
+def finite(model: pl.LightningModule) -> bool:
+    return all(bool(p.isfinite().all()) for p in model.parameters())
+
+
+def test_only_hooks_of_members_are_forwarded() -> None:
+    suite = TuningSuite()
+    quiet_trainer(callbacks=[suite]).fit(Mlp())
+    forwarded = {name for name in vars(suite) if name.startswith("on_")}
+    wanted = {
+        name
+        for name in vars(Callback)
+        if name.startswith("on_") and any(getattr(type(m), name) is not getattr(Callback, name) for m in suite.members)
+    }
+    assert forwarded == wanted - {"on_save_checkpoint", "on_load_checkpoint"}
+    assert "on_validation_batch_start" not in forwarded
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["suite first", "suite last"])
+def test_a_users_own_instance_replaces_the_member(first: bool) -> None:
+    suite, own = TuningSuite(), NanLossGuard(action="skip")
+    callbacks: list[pl.Callback] = [suite, own] if first else [own, suite]
+    model = BadBatch()
+    with pytest.warns(TuningWarning, match="LT701"):
+        quiet_trainer(callbacks=callbacks).fit(model)
+    assert finite(model)
+    assert own.skipped == 1
+    assert [type(member) for member in suite.members] == [DropoutBNConflictWarning, GradientExplosionMonitor]
+    assert [f.code for f in suite.findings] == ["LT701"]
+
+
+def test_the_suites_own_guard_raises_before_the_update() -> None:
+    suite, model = TuningSuite(), BadBatch()
+    with pytest.raises(TuningError, match="LT701"):
+        quiet_trainer(callbacks=[suite]).fit(model)
+    assert finite(model)
+    assert [f.code for f in suite.findings] == ["LT701"]
+
+
+def test_a_replaced_member_is_back_on_another_trainer() -> None:
+    suite = TuningSuite()
+    quiet_trainer(callbacks=[suite, NanLossGuard()]).fit(Mlp())
+    assert len(suite.members) == 2
+    quiet_trainer(callbacks=[suite]).fit(Mlp())
+    assert len(suite.members) == 3
+
+
+@pytest.mark.parametrize("kind", MODEL_KINDS, ids=lambda kind: kind.__name__)
+def test_healthy_runs_have_no_findings(kind: type[TinyModule]) -> None:
+    suite = TuningSuite(on_finding="raise")
+    quiet_trainer(callbacks=[suite], max_epochs=4).fit(kind(batches=20))
+    assert suite.findings == []
+
+
+def test_findings_are_readable_during_fit_and_json_afterwards() -> None:
+    suite = TuningSuite()
+    seen: list[list[Finding]] = []
+
+    class Look(Callback):
+        def on_train_batch_end(self, *_: Any) -> None:
+            seen.append(suite.findings)
+
+    trainer = quiet_trainer(callbacks=[NanLossGuard(action="skip"), suite, Look()])
+    with pytest.warns(TuningWarning):
+        trainer.fit(BadBatch())
+    assert [len(findings) for findings in seen] == [0, 0, 0, 1, 1, 1, 1, 1]
+    (finding,) = suite.findings
+    assert finding == Journal.of(trainer).findings[0]
+    as_dict = json.loads(json.dumps(finding.to_dict(), allow_nan=False))
+    assert {
+        "code",
+        "name",
+        "severity",
+        "step",
+        "epoch",
+        "where",
+        "source_line",
+        "message",
+        "evidence",
+        "remedy",
+        "count",
+    } <= set(as_dict)
+    assert (as_dict["code"], as_dict["severity"], as_dict["step"], as_dict["epoch"]) == ("LT701", "error", 3, 0)
+
+
+def test_select_and_ignore_reach_the_journal() -> None:
+    suite = TuningSuite(ignore=["LT7"])
+    quiet_trainer(callbacks=[suite, NanLossGuard(action="skip")]).fit(BadBatch())
+    assert suite.findings == []
+
+
+def test_raise_raises_on_a_warning_too() -> None:
+    suite = TuningSuite(on_finding="raise")
+    with pytest.raises(TuningError, match="LT701"):
+        quiet_trainer(callbacks=[suite, NanLossGuard(action="skip")]).fit(BadBatch())
+
+
+def test_two_equal_suites_act_as_one() -> None:
+    suites = [TuningSuite(), TuningSuite()]
+    quiet_trainer(callbacks=list(suites)).fit(Mlp())
+    assert [len(suite.members) for suite in suites] == [3, 0]
+
+
+def test_two_different_suites_are_refused() -> None:
+    trainer = quiet_trainer(callbacks=[TuningSuite(), TuningSuite(ignore=["LT301"])])
+    with pytest.raises(MisconfigurationException, match="`callbacks` holds TuningSuites with different arguments"):
+        trainer.fit(Mlp())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"on_finding": "stop"}, "`on_finding` must be one of"),
+        ({"select": "LT6"}, "`select` must be a list"),
+        ({"ignore": ["LT6666"]}, "`ignore` has 'LT6666'"),
+    ],
+)
+def test_bad_arguments_are_named(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TuningSuite(**arguments)
+
+
+def test_after_pickling_it_starts_anew() -> None:
+    suite = TuningSuite(ignore=["LT301"])
+    quiet_trainer(callbacks=[suite]).fit(Mlp())
+    again = pickle.loads(pickle.dumps(suite))
+    assert again.findings == []
+    quiet_trainer(callbacks=[again]).fit(Mlp())
+    assert len(again.members) == 3
+
+
+def test_attached_by_the_module_itself() -> None:
+    class Attaches(Mlp):
+        def configure_callbacks(self) -> list[Callback]:
+            return [TuningSuite()]
+
+    trainer = quiet_trainer()
+    trainer.fit(Attaches())
+    assert any(isinstance(callback, TuningSuite) for callback in trainer.callbacks)
+    assert torch.isfinite(trainer.callback_metrics["train_loss"])
