@@ -1,5 +1,20 @@
 """Tensor in, tensor out: the numerics of the library, usable without Lightning."""
 
+from lightning_tuning.functional.initialization import (
+    activation_gain,
+    fan_in_and_fan_out,
+    initial_std,
+    initialize_,
+    set_forget_bias_,
+)
 from lightning_tuning.functional.norms import global_norm, tensor_norms
 
-__all__ = ["global_norm", "tensor_norms"]
+__all__ = [
+    "activation_gain",
+    "fan_in_and_fan_out",
+    "global_norm",
+    "initial_std",
+    "initialize_",
+    "set_forget_bias_",
+    "tensor_norms",
+]

@@ -148,6 +148,7 @@ def test_sick(case: str) -> None:
     assert batch_norm in finding.message
 
 
+@pytest.mark.filterwarnings("ignore:Found 1 module.s. in eval mode:UserWarning")  # one case, on purpose
 @pytest.mark.parametrize("case", HEALTHY)
 def test_healthy(case: str) -> None:
     findings, _ = run(HEALTHY[case], DropoutBNConflictWarning())

@@ -19,12 +19,12 @@ ARGUMENTS: dict[str, dict[str, object]] = {
 
 
 def callback_classes() -> dict[str, type[TuningCallback]]:
-    """Public callbacks of every room, by name, found by walking the package."""
+    """Public callbacks of every room but ``runtime``, whose own are not attached by people; found by walking."""
     found: dict[str, type[TuningCallback]] = {}
     for info in pkgutil.walk_packages(lightning_tuning.__path__, "lightning_tuning."):
         for name, value in vars(importlib.import_module(info.name)).items():
             is_callback = inspect.isclass(value) and issubclass(value, TuningCallback) and value is not TuningCallback
-            if is_callback and not name.startswith("_"):
+            if is_callback and not name.startswith("_") and ".runtime." not in value.__module__:
                 found[name] = value
     return dict(sorted(found.items()))
 
