@@ -1,0 +1,62 @@
+"""One more learning rate scheduler in what ``configure_optimizers`` returns, whatever its shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from lightning.pytorch import LightningModule
+from lightning.pytorch.core.optimizer import _configure_optimizers
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch.optim import Optimizer
+
+__all__ = ["extend_configure_optimizers", "optimizers_and_schedulers", "restore_configure_optimizers", "scheduled"]
+
+_HOOK = "configure_optimizers"
+
+
+def extend_configure_optimizers(pl_module: LightningModule, extend: Callable[[Any], Any]) -> None:
+    """Have ``pl_module.configure_optimizers()`` return ``extend(what it returned)``, until it is restored.
+
+    On the instance, so that its class, and other instances, stay as they are. A plain function: Lightning sees by its
+    code that the hook is overridden, and ``functools.wraps`` would show it the one underneath, which may not be.
+    """
+    replaced = vars(pl_module).get(_HOOK)
+    configure = pl_module.configure_optimizers
+
+    def configure_optimizers() -> Any:
+        return extend(configure())
+
+    configure_optimizers.replaced = replaced  # type: ignore[attr-defined]
+    setattr(pl_module, _HOOK, configure_optimizers)
+
+
+def restore_configure_optimizers(pl_module: LightningModule) -> None:
+    """Take off every extension; of several callbacks the first one that comes here does it for all."""
+    current: Any = vars(pl_module).get(_HOOK)
+    while hasattr(current, "replaced"):
+        delattr(pl_module, _HOOK)
+        current = current.replaced
+        if current is not None:
+            setattr(pl_module, _HOOK, current)
+
+
+def optimizers_and_schedulers(configured: Any) -> tuple[list[Optimizer], list[Any]]:
+    """Both lists out of any return value that Lightning allows.
+
+    Raises:
+        MisconfigurationException: for one that it does not allow.
+    """
+    if configured is None:
+        raise MisconfigurationException("`configure_optimizers` returned None: there is no learning rate to schedule.")
+    optimizers, schedulers, monitor = _configure_optimizers(configured)
+    # A scheduler beside its optimizer in one dict may leave its metric to the dict's "monitor".
+    if monitor is not None:
+        schedulers = [s if isinstance(s, dict) else {"scheduler": s, "monitor": monitor} for s in schedulers]
+    return optimizers, schedulers
+
+
+def scheduled(optimizer: Optimizer, schedulers: list[Any]) -> Any | None:
+    """The scheduler among ``schedulers`` that already drives ``optimizer``."""
+    bare = [entry.get("scheduler") if isinstance(entry, dict) else entry for entry in schedulers]
+    return next((scheduler for scheduler in bare if getattr(scheduler, "optimizer", None) is optimizer), None)
