@@ -1,0 +1,6 @@
+"""Callbacks that train differently from the start: initialization, schedules, penalties."""
+
+from lightning_tuning.treatments.plateau_lr import PlateauLR
+from lightning_tuning.treatments.weight_init import WeightInitCallback
+
+__all__ = ["PlateauLR", "WeightInitCallback"]
