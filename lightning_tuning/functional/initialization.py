@@ -176,7 +176,7 @@ def initialize_(
             for block in drawn.chunk(blocks):
                 block.copy_(nn.init.orthogonal_(torch.empty_like(block), gain, generator=generator))
         else:
-            fan_in, fan_out = fans or fan_in_and_fan_out(drawn[: len(drawn) // blocks])
+            fan_in, fan_out = fans or fan_in_and_fan_out(drawn.narrow(0, 0, len(drawn) // blocks))
             std = initial_std(scheme, fan_in, fan_out, gain)
             if distribution == "normal":
                 nn.init.normal_(drawn, 0.0, std, generator=generator)
@@ -206,7 +206,7 @@ def set_forget_bias_(lstm: nn.LSTM | nn.LSTMCell, value: float = 1.0) -> None:
     with torch.no_grad():
         for name, bias in lstm.named_parameters(recurse=False):
             if name.startswith("bias"):
-                bias[hidden : 2 * hidden] = value if name.startswith("bias_ih") else 0.0
+                bias.narrow(0, hidden, hidden).fill_(value if name.startswith("bias_ih") else 0.0)
 
 
 def named_generator(seed: int, name: str, device: torch.device | str = "cpu") -> torch.Generator:
