@@ -1,0 +1,248 @@
+"""LT701, LT702, LT703: a loss, a gradient or a weight is not finite."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lightning_tuning.findings import Finding, Rule, Severity, register
+
+if TYPE_CHECKING:
+    from lightning_tuning.trace.nonfinite import Origin
+
+__all__ = ["LT701", "LT702", "LT703", "REMEDIES", "BadStep", "broken_weights", "judge_bad_step"]
+
+_SOURCE = (
+    "Google tuning playbook, 'How can optimization failures be debugged and mitigated?'; IEEE 754: NaN and infinity "
+    "carry through every later sum"
+)
+
+LT701 = register(
+    Rule(
+        code="LT701",
+        name="non-finite-loss",
+        severity=Severity.ERROR,
+        kind="fact",
+        why=(
+            "One update from a loss of NaN or infinity makes every weight NaN that it reaches, and the run is lost. "
+            "Causes: a bad sample, a log of 0, an overflow (exp above 88.7 in float32, 11.1 in "
+            "float16), a division by 0, a mean over nothing, weights that ran away before."
+        ),
+        remedy="mend what is named; `NanLossGuard(action='skip')` drops such batches.",
+        source=_SOURCE,
+    )
+)
+
+LT702 = register(
+    Rule(
+        code="LT702",
+        name="non-finite-gradient",
+        severity=Severity.ERROR,
+        kind="fact",
+        why=(
+            "The loss is finite, its gradient is not: a sqrt or norm at 0, a power, a `where` whose unused branch is "
+            "NaN. The loss looks well in every curve until the update makes the weights NaN."
+        ),
+        remedy="add an eps inside the sqrt, norm or division, or mask before it instead of after it.",
+        source=_SOURCE,
+    )
+)
+
+LT703 = register(
+    Rule(
+        code="LT703",
+        name="non-finite-weight",
+        severity=Severity.ERROR,
+        kind="fact",
+        why="A weight of NaN or infinity makes every later loss so; nothing in the run can bring it back.",
+        remedy="start again from the last good checkpoint, with a lower learning rate or clipped gradients.",
+        source=_SOURCE,
+    )
+)
+
+REMEDIES = {
+    "bad-sample": "mend or filter the data; `NanLossGuard(action='skip')` drops such batches.",
+    "bad-weights": "start again from the last good checkpoint, with a lower learning rate or clipped gradients.",
+    "log-of-zero": "bound it below: `x.clamp_min(eps).log()`, or take `log_softmax`/`logsigmoid` of the logits.",
+    "log-of-negative": "keep the argument positive: `F.softplus(x)`, or `x.clamp_min(eps)`.",
+    "exp-overflow": "bound the exponent (`x.clamp_max(20)`), or use `logsumexp`, `softmax`, `log_softmax`.",
+    "overflow": "lower the learning rate, clip with `Trainer(gradient_clip_val=...)`, or normalize what goes in.",
+    "half-overflow": "`Trainer(precision='bf16-mixed')`, or run this operation in float32.",
+    "division-by-zero": "divide by `x.clamp_min(eps)` or `x + eps`.",
+    "sqrt-at-zero": "put the eps inside: `(x + eps).sqrt()`.",
+    "norm-at-zero": "put an eps inside: `(x.square().sum(-1) + eps).sqrt()`, or use `F.normalize`.",
+    "pow-domain": "keep the base above 0: `x.clamp_min(eps) ** p`.",
+    "trig-domain": "stay off the edge: `x.clamp(-1 + eps, 1 - eps)`.",
+    "masked-softmax": "leave one position unmasked in every row, or mask with a large finite number instead of -inf.",
+    "empty-reduction": "guard the empty case: `x.mean() if x.numel() else x.sum()`.",
+    "all-targets-ignored": "`reduction='sum'` divided by `valid.sum().clamp_min(1)`.",
+    "where-branch": "mask what goes in too: `torch.where(ok, torch.where(ok, x, 1).log(), 0)`.",
+    "exploding-gradients": "clip: `Trainer(gradient_clip_val=...)`, lower the learning rate, or warm it up.",
+}
+"""What to change, by cause; for other causes the rule's own remedy."""
+
+_TREND = 10.0
+"""Last gradient norm over the median of those before it that is called growth; LT601's threshold."""
+
+_OF_GROWTH = frozenset({"overflow", "half-overflow", "exp-overflow", "unknown-op", "not-reproduced"})
+"""Causes that are themselves effects, where the gradients grew before."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BadStep:
+    """What is known of a batch whose numbers are not finite.
+
+    Attributes:
+        losses: every loss that went backward in it, as it was.
+        gradients: names of the parameters whose gradient is not finite.
+        weights: names of the parameters that are not finite themselves.
+        origin: where the first non-finite number came from, if that was found.
+        norms: global gradient norms of the last healthy updates, oldest first.
+        batch_idx: index of the batch in its epoch.
+        step: ``trainer.global_step``.
+        rank: whose batch it was; ``None`` if there is only one process.
+        blind: why the step was not replayed.
+    """
+
+    losses: tuple[float, ...] = ()
+    gradients: tuple[str, ...] = ()
+    weights: tuple[str, ...] = ()
+    origin: Origin | None = None
+    norms: tuple[float, ...] = ()
+    batch_idx: int = 0
+    step: int = 0
+    rank: int | None = None
+    blind: str = ""
+
+    @property
+    def bad_loss(self) -> float | None:
+        """The first loss that is not finite."""
+        return next((loss for loss in self.losses if not math.isfinite(loss)), None)
+
+
+def judge_bad_step(step: BadStep) -> Finding:
+    """The finding on a bad batch: LT703 if its weights were broken before it, else LT701 for its loss, else LT702.
+
+    Raises:
+        ValueError: if nothing in ``step`` is bad.
+
+    Example:
+        >>> judge_bad_step(BadStep(losses=(0.7, float("nan")), blind="not replayed")).headline()
+        'LT701 non-finite-loss: the loss is nan: not replayed'
+        >>> judge_bad_step(BadStep(losses=(0.7,), gradients=("net.0.weight",))).code
+        'LT702'
+    """
+    if step.weights:
+        return broken_weights(step.weights, when=f"before batch {step.batch_idx}", norms=step.norms, step=step.step)
+    if step.bad_loss is not None:
+        rule, what = LT701, f"the loss is {step.bad_loss}"
+    elif step.gradients:
+        rule, what = LT702, f"the loss is finite, the gradient of {_listed(step.gradients)} is not"
+    else:
+        raise ValueError("`step` must have a loss, gradient or weight that is not finite, got none.")
+    cause = _cause(step)
+    whose = "" if step.rank is None else f" on rank {step.rank}"
+    return rule.finding(
+        f"{what}{whose}: {_reason(step)}",
+        where=_where(step.origin),
+        evidence=_evidence(step, cause),
+        remedy=REMEDIES.get(cause),
+        source_line=None if step.origin is None else step.origin.source_line,
+    )
+
+
+def broken_weights(names: Sequence[str], *, when: str, norms: Sequence[float] = (), step: int = 0) -> Finding:
+    """LT703, for parameters that are not finite.
+
+    Args:
+        names: their dotted names, at least one, in the module's order.
+        when: ends the sentence: ``"before the first step"``, ``"at the end of epoch 3"``.
+        norms: global gradient norms of the last healthy updates.
+        step: ``trainer.global_step``.
+
+    Example:
+        >>> broken_weights(["net.0.weight"], when="before the first step").headline()
+        'LT703 non-finite-weight at net.0.weight: net.0.weight is not finite before the first step'
+    """
+    grew = _grew(norms)
+    message = f"{_listed(names)} {'is' if len(names) == 1 else 'are'} not finite {when}"
+    if grew:
+        message += f"; gradients grew before: {_row(norms)}"
+    evidence: dict[str, float | int | str] = {
+        "cause": "exploding-gradients" if grew else "bad-weights",
+        "step": step,
+        "parameters": len(names),
+        **_trend(norms),
+    }
+    return LT703.finding(message, where=names[0], evidence=evidence)
+
+
+def _cause(step: BadStep) -> str:
+    found = "unknown-op" if step.origin is None else step.origin.cause
+    if found in _OF_GROWTH and _grew(step.norms):
+        return "exploding-gradients"
+    return "unknown" if step.origin is None else found
+
+
+def _reason(step: BadStep) -> str:
+    grew = f"gradients grew before: {_row(step.norms)}" if _grew(step.norms) else ""
+    if step.origin is None:
+        return grew or step.blind or "the step was not replayed"
+    # The finding has place and line of its own.
+    reason = dataclasses.replace(step.origin, module=None, source_line=None).sentence()
+    return f"{reason}; {grew}" if grew and step.origin.cause in _OF_GROWTH else reason
+
+
+def _where(origin: Origin | None) -> str:
+    if origin is None:
+        return ""
+    return origin.names[0] if origin.names else origin.module or ""
+
+
+def _evidence(step: BadStep, cause: str) -> dict[str, float | int | str]:
+    evidence: dict[str, float | int | str | None] = {
+        "cause": cause,
+        "step": step.step,
+        "batch_idx": step.batch_idx,
+        "loss": step.losses[-1] if step.losses and step.bad_loss is None else step.bad_loss,
+        "parameters": len(step.gradients) or None,
+        "rank": step.rank,
+        "blind": step.blind or None,
+        **_trend(step.norms),
+    }
+    origin = step.origin
+    if origin is not None:
+        evidence |= {
+            "origin": origin.cause,
+            "op": origin.op,
+            "node": origin.node,
+            "detail": origin.detail or None,
+            "value": origin.value,
+            "bad": origin.bad or None,
+            "total": origin.total or None,
+            "input_min": origin.input_min,
+            "input_max": origin.input_max,
+            "sample": origin.samples[0] if origin.samples else None,
+            "samples": ", ".join(map(str, origin.samples[:20])) or None,
+        }
+    return {key: value for key, value in evidence.items() if value is not None}
+
+
+def _trend(norms: Sequence[float]) -> dict[str, float | int | str]:
+    return {"grad_norms_before": _row(norms)} if norms else {}
+
+
+def _grew(norms: Sequence[float]) -> bool:
+    return len(norms) >= 3 and norms[-1] > _TREND * statistics.median(norms[:-1]) > 0
+
+
+def _row(norms: Sequence[float]) -> str:
+    return ", ".join(f"{norm:.3g}" for norm in norms)
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more parameters"
