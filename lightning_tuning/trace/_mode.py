@@ -11,6 +11,7 @@ from torch import Tensor, overrides
 from torch.overrides import TorchFunctionMode
 
 from lightning_tuning.trace._ledger import tensors_in
+from lightning_tuning.trace.aside import is_aside
 
 __all__ = ["OPENED", "WatchingMode", "Witness"]
 
@@ -36,13 +37,14 @@ class WatchingMode(TorchFunctionMode):
     def __init__(self, witness: Witness) -> None:
         super().__init__()
         self._witness = witness
+        self._is_aside = False
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if torch.compiler.is_compiling():
-            return func(*args, **kwargs)
+        if torch.compiler.is_compiling() or is_aside() is not self._is_aside:
+            return func(*args, **kwargs)  # a replay in the middle of the recorded step is not part of it
         if getattr(func, "__name__", None) in OPENED and all(map(_is_plain, tensors_in([args, kwargs]))):
             with self:  # in here this mode is off; what the function calls has to come by again
                 return _without_dispatch(func)(*args, **kwargs)
@@ -54,6 +56,7 @@ class WatchingMode(TorchFunctionMode):
 
     def put_on(self) -> None:
         """Put this mode on top of the stack."""
+        self._is_aside = is_aside()
         _stack.push(self)
 
     def remove(self) -> None:

@@ -12,6 +12,8 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils.hooks import RemovableHandle
 
+from lightning_tuning.trace.aside import is_aside
+
 __all__ = ["ModuleStack", "Running", "clean_path"]
 
 
@@ -47,6 +49,7 @@ class ModuleStack:
         self._quiet = ExitStack()
         self._handles: list[RemovableHandle] = []
         self._thread: int | None = None
+        self._is_aside = False
 
     @property
     def running(self) -> Running:
@@ -55,7 +58,7 @@ class ModuleStack:
 
     def start(self) -> None:
         """Put the hooks in place."""
-        self._thread = threading.get_ident()
+        self._thread, self._is_aside = threading.get_ident(), is_aside()
         if self._wrapped:
             self._quiet.enter_context(warnings.catch_warnings())
             warnings.filterwarnings("ignore", "Using `torch.compile.module.` when there are global hooks", UserWarning)
@@ -72,15 +75,19 @@ class ModuleStack:
         self._quiet.close()
         del self._stack[1:]
 
+    def _looks(self) -> bool:
+        """Not on other threads, and not at a replay in the middle of what is watched."""
+        return threading.get_ident() == self._thread and is_aside() is self._is_aside
+
     def _enter(self, module: nn.Module, args: Any) -> None:
-        if threading.get_ident() == self._thread:
+        if self._looks():
             path = self._paths.get(id(module))
             above = self._stack[-1]
             known = above if path is None else Running(path, type(module).__name__, module.training, id(module))
             self._stack.append(known._replace(module=id(module)))
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
-        if threading.get_ident() != self._thread or all(entry.module != id(module) for entry in self._stack[1:]):
+        if not self._looks() or all(entry.module != id(module) for entry in self._stack[1:]):
             return
         while len(self._stack) > 1 and self._stack[-1].module != id(module):  # left by an exception
             self._stack.pop()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
@@ -215,13 +214,9 @@ def _no_ambient_autocast() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _eager() -> Iterator[None]:
+def _eager() -> AbstractContextManager[Any]:
     """Compiled code is run eagerly; nothing to do (and a second of import saved) where nothing was compiled."""
     if "torch._dynamo" not in sys.modules:
-        yield
-        return
-    with warnings.catch_warnings(), torch.compiler.set_stance("force_eager"):
-        # Global module hooks fire once more for the wrapper of a compiled module, which has the path of what it wraps.
-        warnings.filterwarnings("ignore", message="Using `torch.compile.module.` when there are global hooks")
-        yield
+        return nullcontext()
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance

@@ -5,27 +5,16 @@ All runs share one pair of processes: starting them takes longer than training.
 
 from __future__ import annotations
 
-import datetime as dt
-import os
-import socket
-import time
-import warnings
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
-from lightning.pytorch.strategies import DDPStrategy
 
 from lightning_tuning import Journal, NanLossGuard, TuningError
 from lightning_tuning.guards._ranks import AloneMode
 from tests.guards.faulty import FaultyBN, Witness
 from tests.helpers import quiet_trainer
-
-PATIENCE = 240
-"""Seconds until the pair is taken for hanging; it needs some ten."""
+from tests.ranks import gloo, on_two_ranks
 
 
 class Talking(FaultyBN):
@@ -70,10 +59,9 @@ def train(rank: int, name: str) -> dict[str, Any]:
     kind, faults, arguments, settings = RUNS[name]
     guard, witness = NanLossGuard(**arguments), Witness()
     model = kind(faults if rank == 1 else {}, seed=rank, batches=4)
-    strategy = DDPStrategy(process_group_backend="gloo", timeout=dt.timedelta(seconds=60))
     trainer = quiet_trainer(
         callbacks=[guard, witness],
-        strategy=strategy,
+        strategy=gloo(),
         devices=2,
         use_distributed_sampler=False,
         **{"max_epochs": 2, **settings},
@@ -94,32 +82,13 @@ def train(rank: int, name: str) -> dict[str, Any]:
     }
 
 
-def entry(rank: int, port: int, folder: str) -> None:
-    os.environ.update(
-        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), WORLD_SIZE="2", RANK=str(rank), LOCAL_RANK=str(rank),
-        LOCAL_WORLD_SIZE="2", GROUP_RANK="0", TORCHELASTIC_RUN_ID="test",
-    )  # fmt: skip
-    os.chdir(folder)
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    torch.save({name: train(rank, name) for name in RUNS}, Path(folder) / f"{rank}.pt")
-    dist.destroy_process_group()
+def train_all(rank: int) -> dict[str, dict[str, Any]]:
+    return {name: train(rank, name) for name in RUNS}
 
 
 @pytest.fixture(scope="module")
-def ends(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, Any]]]:
-    folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = mp.spawn(entry, (port, str(folder)), nprocs=2, join=False)
-    deadline = time.monotonic() + PATIENCE
-    while not context.join(timeout=1):
-        if time.monotonic() > deadline:
-            for process in context.processes:
-                process.kill()
-            pytest.fail("the ranks wait for each other")
-    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
+def ends() -> list[dict[str, dict[str, Any]]]:
+    return on_two_ranks(train_all)
 
 
 @pytest.mark.parametrize("name", RUNS)

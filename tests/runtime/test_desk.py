@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 import lightning.pytorch as pl
@@ -11,8 +10,9 @@ from torch import Tensor
 
 from lightning_tuning import Finding, Journal, Rule, Severity, TuningError, TuningWarning
 from lightning_tuning.runtime import CHECKPOINT_KEY, Desk, TuningCallback
-from lightning_tuning.trace import Graph
+from lightning_tuning.trace import Graph, replay
 from tests.helpers import ManualGAN, Mlp, quiet_trainer
+from tests.ranks import gloo, on_two_ranks
 
 RULE = Rule("LT997", "odd", Severity.WARNING, "fact", why="It is.", remedy="None.", source="A test.")
 
@@ -124,46 +124,33 @@ class Raises(TuningCallback):
         Desk.of(trainer).journal.configure(on_finding="raise")
 
 
-class Witness(pl.Callback):
-    """Writes down, per rank, what ended the run, or what was found by its end."""
-
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
-
-    def _write(self, trainer: pl.Trainer, text: str) -> None:
-        with open(f"{self.folder}/{trainer.global_rank}", "w", encoding="utf-8") as file:  # noqa: PTH123
-            file.write(text)
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
-        if not torch.distributed.is_initialized():
-            return  # the parent, which hears of it from its children
-        self._write(trainer, f"{type(exception).__name__} step {trainer.global_step}: {exception}")
-        # The launcher ends the slower rank as soon as one has left; both have to be here, of their own will.
-        torch.distributed.monitored_barrier(timeout=timedelta(seconds=60))
-
-    def teardown(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
-        if not trainer.interrupted:
-            self._write(trainer, ";".join(f"{f.message} x{f.count}" for f in Journal.of(trainer).findings))
+def run_pair(rank: int) -> dict[str, Any]:
+    """One pair of processes for both stories: starting it takes longer than training."""
+    ends: dict[str, Any] = {}
+    for name, callbacks in {"warn": [Finds(3, rank=1)], "raise": [Raises(), Finds(3, rank=1)]}.items():
+        trainer = quiet_trainer(callbacks=callbacks, strategy=gloo(), devices=2, use_distributed_sampler=False)
+        error = ""
+        try:
+            trainer.fit(Mlp())
+        except TuningError as raised:
+            error = str(raised).splitlines()[0]
+        found = [(f.message, f.count, f.rank) for f in Journal.of(trainer).findings]
+        ends[name] = {"error": error, "step": trainer.global_step, "found": found}
+    return ends
 
 
-def spawn(tmp_path: Any, *callbacks: pl.Callback) -> list[str]:
-    trainer = quiet_trainer(
-        callbacks=[*callbacks, Witness(str(tmp_path))], strategy="ddp_spawn", devices=2, use_distributed_sampler=False
-    )
-    trainer.fit(Mlp())
-    return [(tmp_path / str(rank)).read_text() for rank in range(2)]
+@pytest.fixture(scope="module")
+def pair() -> list[dict[str, Any]]:
+    return on_two_ranks(run_pair)
 
 
-def test_findings_of_all_ranks_are_gathered(tmp_path: Any) -> None:
-    said = spawn(tmp_path, Finds(3, rank=1))
-    assert said == ["odd on rank 1 x1", "odd on rank 1 x1"]
+def test_findings_of_all_ranks_are_gathered(pair: list[dict[str, Any]]) -> None:
+    assert [end["warn"] for end in pair] == 2 * [{"error": "", "step": 8, "found": [("odd on rank 1", 1, 1)]}]
 
 
-def test_one_ranks_finding_raises_on_all(tmp_path: Any) -> None:
-    with pytest.raises(torch.multiprocessing.ProcessRaisedException, match="LT997 odd: odd on rank 1"):
-        spawn(tmp_path, Raises(), Finds(3, rank=1))
-    said = [(tmp_path / str(rank)).read_text() for rank in range(2)]
-    assert all(text.startswith("TuningError step 3: LT997 odd: odd on rank 1") for text in said)
+def test_one_ranks_finding_raises_on_all(pair: list[dict[str, Any]]) -> None:
+    assert [end["raise"]["error"] for end in pair] == 2 * ["LT997 odd: odd on rank 1 [step 3]"]
+    assert [end["raise"]["step"] for end in pair] == [3, 3]
 
 
 def test_a_new_fit_is_a_new_run_and_evaluation_is_not() -> None:
@@ -189,3 +176,19 @@ def test_an_error_is_raised_at_once_on_one_process() -> None:
         trainer.fit(Mlp())
     assert trainer.global_step == 3
     assert isinstance(error.value.finding, Finding)
+
+
+def test_a_replay_in_the_middle_of_the_recorded_step_is_not_part_of_it() -> None:
+    class Replays(TuningCallback):
+        def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+            self.batch = batch
+
+        def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
+            replay(trainer, pl_module, self.batch, 0)
+
+    graphs = []
+    for callbacks in ([], [Replays()]):
+        traced = Traced()
+        quiet_trainer(callbacks=[*callbacks, traced], max_steps=2).fit(ManualGAN())
+        graphs.append(traced.graphs[0])
+    assert [op.name for op in graphs[0].ops] == [op.name for op in graphs[1].ops]
