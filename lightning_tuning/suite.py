@@ -111,7 +111,8 @@ class TuningSuite(TuningCallback):
         return {**state, "_journal": None}
 
     def _refuse_or_retire(self, trainer: Trainer) -> None:
-        suites = [callback for callback in trainer.callbacks if isinstance(callback, TuningSuite)]
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector of Lightning's
+        suites = [callback for callback in callbacks if isinstance(callback, TuningSuite)]
         if any(suite._settings != self._settings for suite in suites):
             raise MisconfigurationException(
                 "`callbacks` holds TuningSuites with different arguments: "
@@ -120,7 +121,7 @@ class TuningSuite(TuningCallback):
         if suites and suites[0] is not self:
             self.members = []  # the same suite twice, as from a list of callbacks that was used before
             return
-        own = [callback for callback in trainer.callbacks if not isinstance(callback, TuningSuite)]
+        own = [callback for callback in callbacks if not isinstance(callback, TuningSuite)]
         self.members = [m for m in self._recommended if not any(isinstance(callback, type(m)) for callback in own)]
 
     def _forward(self, members: Iterable[TuningCallback]) -> None:

@@ -49,4 +49,5 @@ def global_norm(norms: Tensor) -> Tensor:
         >>> global_norm(torch.tensor([3.0, 4.0]))
         tensor(5.)
     """
-    return torch.linalg.vector_norm(norms)
+    total: Tensor = torch.linalg.vector_norm(norms)
+    return total

@@ -78,7 +78,7 @@ class ExplosionJudge:
         self._seen = 0
         self._outliers: list[int] = []
         self._fired: list[int] = []
-        self._where = ""
+        self._where = self._began = ""
         self._clip: float | None = None
         self._usual: dict[str, float] = {}
 
@@ -127,11 +127,12 @@ class ExplosionJudge:
         if reason is not None:
             if not self._fired:
                 self._where, self._clip = self._origin(norms, names), self._percentile()
+                self._began = reason
             self._fired.append(step)
         finding = None
         if reason is not None and len(self._fired) >= self.PERSISTENCE:
             first = len(self._fired) == self.PERSISTENCE
-            finding = self._finding(step, norm, reason, recurrent=recurrent, horizon=horizon)
+            finding = self._finding(step, norm, recurrent=recurrent, horizon=horizon)
             finding = dataclasses.replace(finding, count=self.PERSISTENCE if first else 1)
         self._take(norm, norms, names)
         return finding
@@ -179,7 +180,7 @@ class ExplosionJudge:
             before = self._usual.get(name, value)
             self._usual[name] = before + (1 - _SMOOTHING) * (value - before)
 
-    def _finding(self, step: int, norm: float, reason: str, *, recurrent: bool, horizon: int | None) -> Finding:
+    def _finding(self, step: int, norm: float, *, recurrent: bool, horizon: int | None) -> Finding:
         clip = self.suggested_clip()
         evidence: dict[str, float | int | str] = {"grad_norm": norm}
         if self._ordered:
@@ -195,7 +196,8 @@ class ExplosionJudge:
             remedy = f"early in the run: warm the learning rate up or lower it; then clip: {clipping}."
         else:
             remedy = f"clip: {clipping}; or lower the learning rate."
-        return LT601.finding(reason, where=self._where, evidence=evidence, remedy=remedy)
+        went_on = "" if math.isfinite(norm) or self._began.endswith(str(norm)) else f", then {norm}"
+        return LT601.finding(self._began + went_on, where=self._where, evidence=evidence, remedy=remedy)
 
     def _origin(self, norms: Sequence[float], names: Sequence[str]) -> str:
         """Where it starts: backward runs from the loss, so the exploding parameter nearest to it."""
@@ -218,6 +220,7 @@ class ExplosionJudge:
             "outliers": list(self._outliers),
             "fired": list(self._fired),
             "where": self._where,
+            "began": self._began,
             "clip": self._clip,
             "usual": dict(self._usual),
         }
@@ -230,5 +233,5 @@ class ExplosionJudge:
         self._seen = state["seen"]
         self._outliers = list(state["outliers"])
         self._fired = list(state["fired"])
-        self._where, self._clip = state["where"], state["clip"]
+        self._where, self._began, self._clip = state["where"], state["began"], state["clip"]
         self._usual = dict(state["usual"])
