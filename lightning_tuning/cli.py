@@ -86,7 +86,9 @@ def _rules(prefixes: Sequence[str] | None, style: str) -> int:
     if style == "markdown":
         sys.stdout.write(markdown_table(rules) + "\n")
         return 0
-    table = Table(*COLUMNS, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, leading=1)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, leading=1)
+    for column in COLUMNS:
+        table.add_column(column, no_wrap=column != "why")
     for rule in rules:
         code, name, severity, kind, why = _row(rule)
         table.add_row(Text(code, "bold"), Text(name), Text(severity, STYLES[rule.severity]), Text(kind), Text(why))

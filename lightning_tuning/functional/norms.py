@@ -30,7 +30,9 @@ def tensor_norms(tensors: Sequence[Tensor]) -> Tensor:
     """
     if not tensors:
         return torch.zeros(0)
-    dense = [t.detach().coalesce().values() if t.is_sparse else t.detach() for t in tensors]
+    dense = [
+        t.coalesce().values() if t.is_sparse else t for t in (t.detach() if t.requires_grad else t for t in tensors)
+    ]
     if any(t.dtype == torch.float64 for t in dense):  # the foreach kernel refuses to narrow, and 1e300 has no float32
         return torch.stack([torch.linalg.vector_norm(t, dtype=torch.float64).float() for t in dense])
     return torch.stack(torch._foreach_norm(dense, 2, torch.float32))

@@ -156,11 +156,12 @@ class Meter:
         )
 
         def receive(numbers: list[list[float]]) -> None:
-            landed = reading
-            if loss is not None:
-                landed = dataclasses.replace(landed, loss=numbers.pop(0)[0] * divided_by)
-            if norms is not None:
-                landed = dataclasses.replace(landed, grad_norm=numbers[0][0], grad_norms=tuple(numbers[1]))
+            landed = dataclasses.replace(
+                reading,
+                loss=None if loss is None else numbers.pop(0)[0] * divided_by,
+                grad_norm=None if norms is None else numbers[0][0],
+                grad_norms=() if norms is None else tuple(numbers[1]),
+            )
             if log_step is not None:
                 self._log(landed, log_step)
             for subscriber in self._subscribers:

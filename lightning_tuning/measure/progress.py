@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 import weakref
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -44,7 +43,7 @@ class Progress:
         >>> progress.state
         'unknown'
         >>> for step in range(100):
-        ...     progress.update(2.3 * 0.99**step)
+        ...     _ = progress.update(2.3 * 0.99**step)
         >>> progress.state
         'learning'
     """
@@ -71,23 +70,25 @@ class Progress:
         self._recent: list[tuple[float, float]] = []
         self._broken = False
 
-    def update(self, loss: float) -> None:
-        """Take the training loss of one batch."""
+    def update(self, loss: float) -> bool:
+        """Take the training loss of one batch; true if :attr:`state` may have changed by it."""
         if not math.isfinite(loss):
             self._broken = True
             self._losses.clear()
-            return
+            return True
         self._losses.append(loss)
         if len(self._losses) < self.block:
-            return
-        mean = statistics.fmean(self._losses)
-        error = statistics.stdev(self._losses) / math.sqrt(self.block)
+            return False
+        mean = sum(x / self.block for x in self._losses)
+        # hypot: the squares of a diverging run's losses would overflow
+        error = math.hypot(*(x - mean for x in self._losses)) / math.sqrt((self.block - 1) * self.block)
         self._losses.clear()
         self._broken = False
         if self._first is None:
             self._first = mean, error
         self._best = min(self._best, mean)
         self._recent = [*self._recent[1 - _RECENT :], (mean, error)]
+        return True
 
     @property
     def state(self) -> ProgressState:

@@ -31,10 +31,10 @@ def sharded_norms(gradients: Sequence[Tensor], *, flat_pieces: bool) -> Tensor:
         >>> sharded_norms([torch.tensor([3.0, 4.0])], flat_pieces=False)
         tensor([5.])
     """
-    local = [getattr(g, "to_local", lambda g=g: g)() for g in gradients]
-    norms = tensor_norms(local)
-    if not dist.is_available() or not dist.is_initialized() or not (flat_pieces or any(map(_is_sharded, gradients))):
-        return norms
+    together = dist.is_available() and dist.is_initialized()
+    if not together or not (flat_pieces or any(map(_is_sharded, gradients))):
+        return tensor_norms(gradients)
+    norms = tensor_norms([g.to_local() if _is_sharded(g) else g for g in gradients])  # type: ignore[attr-defined]
     copies = [_copies(g, flat_pieces=flat_pieces) for g in gradients]
     squares = norms.square() / torch.tensor(copies, dtype=torch.float32, device=norms.device)
     dist.all_reduce(squares)

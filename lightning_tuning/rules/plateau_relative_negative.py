@@ -13,9 +13,9 @@ LT506 = register(
         severity=Severity.ERROR,
         kind="fact",
         why=(
-            'With threshold_mode="rel" a reading is better if it is below best * (1 - threshold). For a best of -1 '
-            "that is -0.9999, which is worse than the best: a metric that stays flat, or worsens by less than the "
-            "threshold per reading, counts as improving for ever, and the learning rate is never lowered."
+            "A metric below zero that stays flat, or worsens by less than the threshold per reading, counts as "
+            "improving for ever, and the learning rate is never lowered: with a relative threshold a reading is better if it is "
+            "below best * (1 - threshold), which for a best of -1 is -0.9999, worse than the best."
         ),
         remedy='`threshold_mode="abs"`, with a threshold in units of the metric.',
         source=(

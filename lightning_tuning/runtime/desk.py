@@ -175,8 +175,7 @@ class Desk(Callback):
         self.journal.close()
 
     def _judge(self, reading: Any) -> None:
-        if reading.loss is not None:
-            self.progress.update(reading.loss)
+        if reading.loss is not None and self.progress.update(reading.loss):
             self.journal.rejudge(self.progress.state)
 
     def _raise_together(self, trainer: Trainer) -> None:
