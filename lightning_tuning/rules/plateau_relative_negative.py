@@ -14,8 +14,8 @@ LT506 = register(
         kind="fact",
         why=(
             "A metric below zero that stays flat, or worsens by less than the threshold per reading, counts as "
-            "improving for ever, and the learning rate is never lowered: with a relative threshold a reading is better if it is "
-            "below best * (1 - threshold), which for a best of -1 is -0.9999, worse than the best."
+            "improving for ever, and the learning rate is never lowered: with a relative threshold a reading is better "
+            "if it is below best * (1 - threshold), which for a best of -1 is -0.9999, worse than the best."
         ),
         remedy='`threshold_mode="abs"`, with a threshold in units of the metric.',
         source=(

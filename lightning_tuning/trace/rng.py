@@ -151,7 +151,7 @@ def _python_words() -> bytes:
 @cache
 def _python_memory_is_known() -> bool:
     """Whether this interpreter lays its generator out so: its memory must read as ``getstate`` says."""
-    if sys.implementation.name != "cpython" or type(random._inst) is not random.Random:  # type: ignore[attr-defined]
+    if sys.implementation.name != "cpython" or type(random._inst) is not random.Random:
         return False
     *words, position = random.getstate()[1]
     return struct.unpack("=i624I", _python_words()) == (position, *words)
