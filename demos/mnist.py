@@ -1,0 +1,106 @@
+"""Real MNIST, a healthy net under the whole suite, and five sick ones with their cures.
+
+``python demos/mnist.py`` trains the healthy net; ``--story nan`` tells one story (``explosion``, ``init``, ``plateau``
+and ``dropout-bn`` are the others); ``--story all`` does all of it, and ends with a table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from mnist_data import DataError, load_digits
+from mnist_nets import healthy_net
+from mnist_training import Bench, quieten
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+from stories import STORIES, Story, said
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import OneCycleLR
+
+from lightning_tuning import TuningSuite
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what the command line asks for; the exit code of the process."""
+    asked = _parser().parse_args(arguments)
+    torch.set_num_threads(asked.threads)
+    quieten()
+    try:
+        digits = load_digits(asked.data_dir)
+    except DataError as error:
+        print(f"mnist.py: {error}", file=sys.stderr)
+        return 1
+    bench = Bench(digits, seed=asked.seed, progress=asked.progress, fast=asked.fast)
+    notice = "" if digits.is_mnist else "[bold yellow]Not MNIST:[/] "
+    bench.say(f"{notice}{escape(digits.source)}")
+    bench.say(f"{len(digits.train)} images to train, {len(digits.val)} to validate, {len(digits.test)} to test")
+    start = time.perf_counter()
+    chosen = {None: [healthy], "all": [healthy, *STORIES.values()]}.get(asked.story) or [STORIES[asked.story]]
+    told = [tell(bench) for tell in chosen]
+    bench.console.print()
+    bench.console.print(table(told))
+    bench.say(f"{time.perf_counter() - start:.0f} seconds in all (torch threads: {asked.threads})")
+    return 0
+
+
+def healthy(bench: Bench) -> Story:
+    """A small net with nothing wrong in it, watched by the suite."""
+    bench.console.rule("[bold]healthy")
+    bench.say("A small convolutional net with batch norm, AdamW and a one-cycle schedule, watched by TuningSuite():\n")
+    outcome = bench.train(
+        healthy_net,
+        bench.images(),
+        AdamW,
+        epochs=2,
+        batch_size=128,
+        schedule=lambda optimizer, steps: OneCycleLR(optimizer, 8e-3, total_steps=steps),
+        callbacks=[TuningSuite()],
+        summary=True,
+    )
+    bench.say(f"\nTest accuracy [bold]{outcome.percent}[/] after {outcome.seconds:.1f} s.")
+    return Story("healthy", "TuningSuite()", "-", outcome.percent, said(outcome), outcome.seconds)
+
+
+def table(stories: Sequence[Story]) -> Table:
+    """All that was told, a row each."""
+    result = Table(box=box.SIMPLE_HEAD, pad_edge=False, leading=1)
+    result.add_column("story", no_wrap=True, style="bold")
+    result.add_column("without", justify="right", no_wrap=True)
+    result.add_column("with", justify="right", no_wrap=True)
+    result.add_column("what helped, and what it said and did", overflow="fold")
+    result.add_column("seconds", justify="right", no_wrap=True)
+    for story in stories:
+        words = Text.assemble((story.callback, "bold"), "\n", story.said)
+        result.add_row(story.name, story.without, story.cured, words, f"{story.seconds:.1f}")
+    return result
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="A healthy net on real MNIST under TuningSuite, and five sick ones with their cures."
+    )
+    parser.add_argument(
+        "--story", choices=[*STORIES, "all"], help="tell this story; 'all' tells every one, after the healthy net"
+    )
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        help="folder of the four IDX files, gzipped or not; fetched into it if it lacks them (default: data/mnist)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of initial weights and the order of images (default: 0)")
+    # Measured on two cores: a second thread gains nothing on nets this small, and loses half where a core is shared.
+    parser.add_argument("--threads", type=int, default=1, help="torch threads (default: 1; figures differ a little)")
+    parser.add_argument("--progress", action="store_true", help="show Lightning's progress bars")
+    parser.add_argument("--fast", action="store_true", help=argparse.SUPPRESS)  # few images: does everything run?
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
