@@ -33,7 +33,9 @@ class TuningSuite(TuningCallback):
     """All that a run should have by default, as one callback: every check and monitor, and a :class:`NanLossGuard`.
 
     Why one: Lightning calls every hook of every callback, and fifty callbacks cost .4 ms a step doing nothing; the
-    suite forwards only the hooks that its members override. A healthy run is not changed by a single bit.
+    suite forwards only the hooks that its members override. A healthy run is not changed by a single bit. (Where the
+    first step has to be repeated aside, because a part of the module is compiled, that holds for all that torch,
+    Lightning and the module keep; what the step leaves elsewhere, in a global list or a file, it leaves twice.)
 
     An instance of your own replaces the suite's member of that class, wherever it stands in the list:
     ``Trainer(callbacks=[TuningSuite(), NanLossGuard(action="skip")])`` skips. Members keep their state in the
@@ -68,8 +70,12 @@ class TuningSuite(TuningCallback):
         ignore: Sequence[str] | None = None,
         on_finding: OnFinding = "warn",
     ) -> None:
-        self._settings: dict[str, Any] = {"select": select, "ignore": ignore, "on_finding": on_finding}
-        Journal(**self._settings)  # the one place that knows what is allowed
+        Journal(select, ignore, on_finding)  # the one place that knows what is allowed
+        self._settings: dict[str, Any] = {
+            "select": None if select is None else tuple(select),
+            "ignore": tuple(ignore or ()),
+            "on_finding": on_finding,
+        }
         self._recommended = recommended()
         self._journal: Journal | None = None
         self.members: list[TuningCallback] = list(self._recommended)
@@ -84,16 +90,17 @@ class TuningSuite(TuningCallback):
         super().setup(trainer, pl_module, stage)
         self._refuse_or_retire(trainer)
         self._journal = Desk.of(trainer).journal
-        if self.members:
-            self._journal.configure(**self._settings)
+        self._journal.configure(**self._settings)
         for member in self.members:
             member.setup(trainer, pl_module, stage)
         self._forward(self.members)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Tear the members down."""
+        """Tear the members down; a later run without a suite has none of its settings."""
         for member in self.members:
             member.teardown(trainer, pl_module, stage)
+        if self._journal is not None and stage == "fit":
+            self._journal.configure()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """The members' states, each under its own name."""

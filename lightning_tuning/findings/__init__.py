@@ -3,19 +3,22 @@
 from lightning_tuning.findings.catalogue import CATALOGUE, Catalogue, UnknownRuleError, register
 from lightning_tuning.findings.errors import TuningError, TuningWarning
 from lightning_tuning.findings.finding import Evidence, Finding, Severity
-from lightning_tuning.findings.journal import Journal, OnFinding, ProgressState
+from lightning_tuning.findings.gate import PERSISTENCE, OutcomeGate, ProgressState
+from lightning_tuning.findings.journal import Journal, OnFinding
 from lightning_tuning.findings.reporter import Reporter
 from lightning_tuning.findings.rule import Kind, Rule
 from lightning_tuning.findings.selection import Selection
 
 __all__ = [
     "CATALOGUE",
+    "PERSISTENCE",
     "Catalogue",
     "Evidence",
     "Finding",
     "Journal",
     "Kind",
     "OnFinding",
+    "OutcomeGate",
     "ProgressState",
     "Reporter",
     "Rule",

@@ -11,6 +11,7 @@ from typing import Any
 __all__ = ["Evidence", "Finding", "Severity"]
 
 Evidence = Mapping[str, "float | int | str"]
+Key = tuple[str, str, str]
 
 
 class Severity(enum.IntEnum):
@@ -93,9 +94,9 @@ class Finding:
     rank: int = 0
 
     @property
-    def key(self) -> tuple[str, str]:
-        """What makes two reports the same finding: the code and the place."""
-        return self.code, self.where
+    def key(self) -> Key:
+        """What makes two reports the same finding: the code, the place, and the line."""
+        return self.code, self.where, self.source_line or ""
 
     def headline(self) -> str:
         """``"LT601 exploding-gradient at net.0: norm 310.0 > 10 x median 1.2"``."""
@@ -111,13 +112,14 @@ class Finding:
             return f"step {self.step}"
         return f"x{self.count}, steps {self.step}-{self.last_step}"
 
-    def text(self) -> str:
-        """Headline, remedy and how to silence it, for a plain terminal or a warning."""
+    def text(self, *, silence: bool = True) -> str:
+        """Headline, remedy and (unless ``silence`` is off) how to silence it, for a plain terminal or a warning."""
         when = self.steps()
         lines = [self.headline() + (f" [{when}]" if when else "")]
         if self.remedy:
             lines.append(f"  remedy: {self.remedy}")
-        lines.append(f"  more: lightning-tuning explain {self.code}; silence: TuningSuite(ignore=[{self.code!r}])")
+        hint = f"; silence: TuningSuite(ignore=[{self.code!r}])" if silence else ""
+        lines.append(f"  more: lightning-tuning explain {self.code}{hint}")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
@@ -130,8 +132,12 @@ class Finding:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Finding:
-        """The inverse of :meth:`to_dict`; non-finite evidence stays the string that JSON carried."""
-        return cls(**{**data, "severity": Severity.parse(data["severity"]), "evidence": dict(data["evidence"])})
+        """The inverse of :meth:`to_dict`; non-finite evidence stays the string that JSON carried.
+
+        Fields that this version does not know (a newer one wrote them) are left out.
+        """
+        known = {field.name: data[field.name] for field in dataclasses.fields(cls) if field.name in data}
+        return cls(**{**known, "severity": Severity.parse(data["severity"]), "evidence": dict(data["evidence"])})
 
 
 def _jsonable(value: float | str) -> float | int | str:

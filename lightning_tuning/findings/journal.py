@@ -8,19 +8,15 @@ import weakref
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal, NoReturn, get_args
 
-from lightning_tuning.findings.catalogue import CATALOGUE
 from lightning_tuning.findings.errors import TuningError, TuningWarning
-from lightning_tuning.findings.finding import Finding, Severity
+from lightning_tuning.findings.finding import Finding, Key, Severity
+from lightning_tuning.findings.gate import OutcomeGate, ProgressState
 from lightning_tuning.findings.reporter import Reporter
 from lightning_tuning.findings.selection import Selection
 
-__all__ = ["PERSISTENCE", "Journal", "OnFinding", "ProgressState"]
+__all__ = ["Journal", "OnFinding"]
 
 OnFinding = Literal["warn", "raise"]
-ProgressState = Literal["learning", "converged", "flat", "diverging", "unknown"]
-
-PERSISTENCE = 3
-"""Reports after which a symptom counts as persistent; one odd step in a run is not an illness."""
 
 
 class Journal:
@@ -56,11 +52,10 @@ class Journal:
         on_finding: OnFinding = "warn",
         rank: int = 0,
     ) -> None:
-        self._folded: dict[tuple[str, str], Finding] = {}
-        self._announced: dict[tuple[str, str], Severity] = {}
-        self._intended: dict[tuple[str, str], Severity] = {}
+        self._folded: dict[Key, Finding] = {}
+        self._announced: dict[Key, Severity] = {}
+        self._gate = OutcomeGate()
         self._pending: Finding | None = None
-        self._progress: ProgressState = "unknown"
         self.notes: list[str] = []
         self.reporters: list[Reporter] = []
         self.rank = rank
@@ -104,10 +99,9 @@ class Journal:
         """A new run of the same owner: forget the findings and notes of the last one; configuration stays."""
         self._folded.clear()
         self._announced.clear()
-        self._intended.clear()
+        self._gate = OutcomeGate()
         self.notes.clear()
         self._pending = None
-        self._progress = "unknown"
 
     def report(
         self, finding: Finding, *, step: int | None = None, epoch: int | None = None, once: bool = False
@@ -129,17 +123,16 @@ class Journal:
         known = self._folded.get(finding.key)
         if known is not None and once:
             return
-        intended = max(finding.severity, self._intended.get(finding.key, finding.severity))
-        self._intended[finding.key] = intended
+        self._gate.take(finding)
         folded = dataclasses.replace(
             finding,
-            step=known.step if known else step,
+            step=step if finding.step is None else finding.step,
             last_step=step if step is not None or known is None else known.last_step,
-            epoch=known.epoch if known else epoch,
-            count=finding.count + (known.count if known else 0),
-            rank=known.rank if known else self.rank,
+            epoch=epoch,
+            rank=self.rank,
         )
-        severity = self._gated(folded, intended)
+        folded = folded if known is None else _later(known, folded)
+        severity = self._gate.severity(folded)
         self._folded[finding.key] = folded = dataclasses.replace(
             folded, severity=max(severity, known.severity) if known else severity
         )
@@ -151,24 +144,23 @@ class Journal:
         Raises:
             TuningError: always, on this rank, now; the caller sees to it that the other ranks do the same.
         """
+        finding = dataclasses.replace(finding, step=step, last_step=step, epoch=epoch, rank=self.rank)
         if finding in self.selection:
             known = self._folded.get(finding.key)
-            count = finding.count + (known.count if known else 0)
-            finding = dataclasses.replace(finding, step=step, last_step=step, epoch=epoch, rank=self.rank, count=count)
-            self._folded[finding.key] = finding
-            self._announced[finding.key] = self._intended[finding.key] = finding.severity
+            self._folded[finding.key] = finding if known is None else _later(known, finding)
+            self._announced[finding.key] = finding.severity
+            self._gate.take(finding)
             if self.rank == 0:
                 for reporter in self.reporters:
                     reporter.finding(finding)
-        raise TuningError(finding.text(), finding)
+        raise TuningError(finding.text(silence=False), finding)
 
     def rejudge(self, progress: ProgressState) -> None:
         """Judge held symptoms again now that the run's progress reads ``progress``."""
-        changed, self._progress = progress != self._progress, progress
-        if not changed:
+        if not self._gate.move(progress):
             return
         for key, finding in list(self._folded.items()):
-            severity = self._gated(finding, self._intended[key])
+            severity = self._gate.severity(finding)
             if severity > finding.severity:
                 self._folded[key] = dataclasses.replace(finding, severity=severity)
                 self._announce(self._folded[key])
@@ -190,9 +182,12 @@ class Journal:
                 self._folded[other.key] = other
             elif other.rank != known.rank:
                 self._folded[other.key] = dataclasses.replace(
-                    known, count=known.count + other.count, severity=max(known.severity, other.severity)
+                    known,
+                    count=known.count + other.count,
+                    severity=max(known.severity, other.severity),
+                    step=min((f.step for f in (known, other) if f.step is not None), default=None),
+                    last_step=max((f.last_step for f in (known, other) if f.last_step is not None), default=None),
                 )
-            self._intended[other.key] = max(other.severity, self._intended.get(other.key, other.severity))
 
     def close(self) -> None:
         """Tell the reporters that the run is over; only rank 0 speaks."""
@@ -205,22 +200,22 @@ class Journal:
         return {
             "findings": [f.to_dict() for f in self._folded.values()],
             "announced": [[*key, int(severity)] for key, severity in self._announced.items()],
-            "intended": [[*key, int(severity)] for key, severity in self._intended.items()],
+            "gate": self._gate.state_dict(),
             "notes": list(self.notes),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with the findings of an earlier part of the same run; what was announced is not announced again."""
-        self._folded = {f.key: f for f in map(Finding.from_dict, state["findings"])}
-        self._announced = {(code, where): Severity(severity) for code, where, severity in state["announced"]}
-        self._intended = {(code, where): Severity(severity) for code, where, severity in state["intended"]}
-        self.notes[:] = state["notes"]
+        """Go on with the findings of an earlier part of the same run; what was announced is not announced again.
 
-    def _gated(self, finding: Finding, intended: Severity) -> Severity:
-        if finding.code not in CATALOGUE or CATALOGUE[finding.code].kind != "symptom":
-            return intended
-        harmful = self._progress in ("flat", "diverging")
-        return intended if harmful and finding.count >= PERSISTENCE else min(intended, Severity.INFO)
+        A checkpoint holds what rank 0 knew; the other ranks begin with no findings of their own.
+        """
+        if self.rank != 0:
+            return
+        found = [finding for finding in map(Finding.from_dict, state["findings"]) if finding in self.selection]
+        self._folded = {finding.key: finding for finding in found}
+        self._announced = {(code, where, line): Severity(level) for code, where, line, level in state["announced"]}
+        self._gate.load_state_dict(state["gate"])
+        self.notes[:] = state["notes"]
 
     def _announce(self, finding: Finding) -> None:
         if finding.severity <= self._announced.get(finding.key, 0):
@@ -244,3 +239,10 @@ def _warn(finding: Finding, *, displayed: bool) -> None:
             # Appended, so it comes last: any filter of the user (error, always, record) still wins over it.
             warnings.simplefilter("ignore", TuningWarning, append=True)
         warnings.warn(finding.text(), TuningWarning, stacklevel=2)
+
+
+def _later(known: Finding, again: Finding) -> Finding:
+    """``again`` with the beginning and the count of ``known``."""
+    return dataclasses.replace(
+        again, step=known.step, epoch=known.epoch, rank=known.rank, count=known.count + again.count
+    )

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Iterable
 
-from lightning_tuning.findings.catalogue import CATALOGUE
+from lightning_tuning.findings.catalogue import CATALOGUE, UnknownRuleError
 from lightning_tuning.findings.finding import Finding
 
 __all__ = ["Selection"]
+
+_CODE = re.compile(r"LT\d*", re.IGNORECASE)
+_NAME = re.compile(r"[a-z]+(-[a-z]+)+")  # kebab case: no path of a module looks so
 
 
 class Selection:
@@ -40,25 +44,34 @@ class Selection:
         return selected and not any(_matches(pattern, finding) for pattern in self.ignore)
 
 
-def _patterns(argument: str, patterns: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(patterns, str):
-        raise ValueError(
-            f"`{argument}` must be a list of codes, prefixes, names or globs, got the string {patterns!r}."
-        )
-    patterns = tuple(patterns)
-    for pattern in patterns:
-        if not pattern:
-            raise ValueError(f"`{argument}` has an empty entry; leave it out.")
-        looks_like_code = pattern.upper().startswith("LT") and pattern[2:].isdigit()
-        # An empty catalogue knows no codes: the rules have not been imported, as in a journal used on its own.
-        if looks_like_code and len(CATALOGUE) and not CATALOGUE.matching(pattern) and pattern not in CATALOGUE:
-            raise ValueError(f"`{argument}` has {pattern!r}, which is the code or prefix of no rule.")
-    return patterns
+def _patterns(argument: str, patterns: object) -> tuple[str, ...]:
+    if isinstance(patterns, str) or not isinstance(patterns, Iterable):
+        raise ValueError(f"`{argument}` must be a list of codes, prefixes, names or globs, got {patterns!r}.")
+    return tuple(_resolved(argument, pattern) for pattern in patterns)
+
+
+def _resolved(argument: str, pattern: object) -> str:
+    """``pattern`` with codes in upper case and retired ones led to their successors."""
+    if not isinstance(pattern, str) or not pattern:
+        raise ValueError(f"`{argument}` has the entry {pattern!r}; allowed are codes, prefixes, names and globs.")
+    # An empty catalogue knows no rules: they have not been imported, as with a journal used on its own.
+    if not _CODE.fullmatch(pattern):
+        if len(CATALOGUE) and _NAME.fullmatch(pattern):
+            _known(argument, pattern)
+        return pattern
+    if len(CATALOGUE) and not CATALOGUE.matching(pattern):
+        return _known(argument, pattern)
+    return pattern.upper()
+
+
+def _known(argument: str, asked: str) -> str:
+    try:
+        return CATALOGUE[asked].code
+    except UnknownRuleError as unknown:
+        raise ValueError(f"`{argument}` has {asked!r}, the code, prefix or name of no rule. {unknown}") from None
 
 
 def _matches(pattern: str, finding: Finding) -> bool:
-    return (
-        finding.code.startswith(pattern.upper())
-        or finding.name == pattern
-        or (bool(finding.where) and fnmatch.fnmatchcase(finding.where, pattern))
-    )
+    if _CODE.fullmatch(pattern):
+        return finding.code.startswith(pattern)
+    return finding.name == pattern or (bool(finding.where) and fnmatch.fnmatchcase(finding.where, pattern))

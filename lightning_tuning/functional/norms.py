@@ -14,13 +14,15 @@ def tensor_norms(tensors: Sequence[Tensor]) -> Tensor:
     """The L2 norm of each tensor, computed in float32 whatever the dtype.
 
     float32, because the norm of finite half-precision gradients overflows half precision (65504) long before the
-    gradients do. Sparse tensors count with their coalesced values. All tensors are expected on one device.
+    gradients do. Sparse tensors count with their coalesced values; on an accelerator coalescing waits for the device,
+    which alone knows how many there are.
 
     Args:
-        tensors: any shapes and floating dtypes; an empty sequence gives an empty vector on the CPU.
+        tensors: any shapes, floating or complex dtypes, and devices; no tensors give an empty vector on the CPU.
 
     Returns:
-        float32 vector of shape ``(len(tensors),)``; an empty tensor has norm 0, NaN and inf carry through.
+        float32 vector of shape ``(len(tensors),)``, on the tensors' device (the first accelerator among several); an
+        empty tensor has norm 0, NaN and inf carry through.
 
     Example:
         >>> tensor_norms([torch.tensor([3.0, 4.0]), torch.zeros(2, 2)])
@@ -30,12 +32,29 @@ def tensor_norms(tensors: Sequence[Tensor]) -> Tensor:
     """
     if not tensors:
         return torch.zeros(0)
-    dense = [
-        t.coalesce().values() if t.is_sparse else t for t in (t.detach() if t.requires_grad else t for t in tensors)
-    ]
-    if any(t.dtype == torch.float64 for t in dense):  # the foreach kernel refuses to narrow, and 1e300 has no float32
-        return torch.stack([torch.linalg.vector_norm(t, dtype=torch.float64).float() for t in dense])
-    return torch.stack(torch._foreach_norm(dense, 2, torch.float32))
+    plain = [_plain(t) for t in tensors]
+    home = plain[0].device
+    if all(t.device == home for t in plain):
+        return torch.stack(_norms(plain))
+    home = next(t.device for t in plain if t.device.type != "cpu")  # to the host a copy would wait, from it it does not
+    norms: dict[int, Tensor] = {}
+    for device in {t.device for t in plain}:
+        there = [i for i, t in enumerate(plain) if t.device == device]
+        norms.update(zip(there, _norms([plain[i] for i in there]), strict=True))
+    return torch.stack([norms[i].to(home, non_blocking=True) for i in range(len(plain))])
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    tensor = tensor.detach() if tensor.requires_grad else tensor
+    tensor = tensor.coalesce().values() if tensor.is_sparse else tensor
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+
+
+def _norms(tensors: list[Tensor]) -> tuple[Tensor, ...]:
+    if any(t.dtype == torch.float64 for t in tensors):  # the foreach kernel refuses to narrow, and 1e300 has no float32
+        return tuple(torch.linalg.vector_norm(t, dtype=torch.float64).float() for t in tensors)
+    norms: tuple[Tensor, ...] = torch._foreach_norm(tensors, 2, torch.float32)
+    return norms
 
 
 def global_norm(norms: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ __all__ = [
     "restore_minimums",
     "scaler_of",
     "stop_run",
+    "why_it_raises",
 ]
 
 
@@ -43,6 +44,23 @@ def scaler_of(trainer: Trainer) -> GradScaler | None:
     """The GradScaler of the run, if it has one that is in use."""
     scaler: GradScaler | None = getattr(trainer.precision_plugin, "scaler", None)
     return scaler if scaler is not None and scaler.is_enabled() else None
+
+
+def why_it_raises(action: str, *, mendable: bool, in_a_row: int) -> str:
+    """What is said of a guard that raises; empty if it drops the batch instead.
+
+    Args:
+        action: of the guard.
+        mendable: dropping the batch helps, for the weights are sound.
+        in_a_row: batches dropped one after the other, if they are too many; else 0.
+    """
+    if action == "raise":
+        return "raised before the update: weights are as before the batch" if mendable else "the run ends here"
+    if action == "skip" and not mendable:
+        return "skipping batches cannot mend weights"
+    if action == "skip" and in_a_row:
+        return f"given up after {in_a_row} skipped in a row (`max_skips`)"
+    return ""
 
 
 def local_gradients(optimizers: list[Optimizer]) -> list[Tensor]:

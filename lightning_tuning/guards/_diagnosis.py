@@ -85,7 +85,12 @@ def non_finite_names(named: Iterable[tuple[str, Tensor | None]]) -> tuple[str, .
     """Names of the tensors that hold NaN or an infinity, by looking at every element: one host read per device."""
     asked: dict[torch.device, tuple[list[str], list[Tensor]]] = {}
     for name, tensor in named:
-        if tensor is None or is_lazy(tensor) or not tensor.is_floating_point() or tensor.dtype.itemsize == 1:
+        if (
+            tensor is None
+            or is_lazy(tensor)
+            or not (tensor.is_floating_point() or tensor.is_complex())
+            or tensor.dtype.itemsize == 1
+        ):
             continue  # no values yet, or of a kind that torch cannot ask (float8)
         local = getattr(tensor.detach(), "to_local", tensor.detach)()
         local = local.coalesce().values() if local.is_sparse else local

@@ -21,6 +21,7 @@ class Memory:
 
     Attributes:
         replays_left: bad batches that may still be replayed.
+        updates: that were due in this run, dropped or not.
         skipped: updates dropped.
         amp_skips: updates that the GradScaler left out.
         in_a_row: updates dropped since the last that was not.
@@ -30,6 +31,7 @@ class Memory:
     """
 
     replays_left: int
+    updates: int = 0
     skipped: int = 0
     amp_skips: int = 0
     in_a_row: int = 0
@@ -40,18 +42,20 @@ class Memory:
     def count(self, *, dropped: bool) -> None:
         """An update was due, and dropped or not."""
         self.bad_window = False
+        self.updates += 1
         self.skipped += dropped
         self.in_a_row = self.in_a_row + 1 if dropped else 0
 
-    def notes(self, updates: int) -> list[str]:
+    def notes(self) -> list[str]:
         """What was done, for the closing summary."""
         counts = (self.skipped, "dropped"), (self.amp_skips, "saw the GradScaler leave out")
-        return [f"NanLossGuard {what} {count} of {updates} updates" for count, what in counts if count]
+        return [f"NanLossGuard {what} {count} of {self.updates} updates" for count, what in counts if count]
 
     def state_dict(self) -> dict[str, Any]:
         """Plain types, safe under ``torch.load(weights_only=True)``."""
         return {
             "replays_left": self.replays_left,
+            "updates": self.updates,
             "skipped": self.skipped,
             "amp_skips": self.amp_skips,
             "in_a_row": self.in_a_row,
@@ -62,6 +66,7 @@ class Memory:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on with it; a guard that may not replay now does not, whatever an earlier one had left."""
         self.replays_left = min(self.replays_left, state["replays_left"])
-        self.skipped, self.amp_skips, self.in_a_row = state["skipped"], state["amp_skips"], state["in_a_row"]
-        self.norms.extend(state["norms"])
+        self.updates, self.skipped, self.amp_skips = state["updates"], state["skipped"], state["amp_skips"]
+        self.in_a_row = state["in_a_row"]
+        self.norms = deque(state["norms"], maxlen=_NORMS)
         self.told = {finding.code: finding for finding in map(Finding.from_dict, state["told"])}

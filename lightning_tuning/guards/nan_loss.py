@@ -146,10 +146,10 @@ class NanLossGuard(TuningCallback):
     ) -> None:
         """Decide on a batch that only accumulated; undo a bad one; count."""
         if not self._scene.stepped:
-            norm = global_norm(tensor_norms(_actions.local_gradients(trainer.optimizers)))
+            norm = global_norm(tensor_norms(_actions.local_gradients(trainer.optimizers))).to(pl_module.device)
             self._decide(trainer, pl_module, norm, trainer.optimizers)
-        if self._scene.bad and self._snapshot is not None:
-            self._snapshot.restore(trainer._results or {})
+        if self._scene.bad:
+            self._undo(trainer)
         if self._scene.stepped or not pl_module.automatic_optimization:
             self._memory.count(dropped=self._scene.bad or self._memory.bad_window)
             self._memory.bad_window = False
@@ -214,29 +214,29 @@ class NanLossGuard(TuningCallback):
 
     def _act(self, trainer: Trainer, finding: Finding, *, mendable: bool) -> None:
         """Raise, or say what is dropped; the same on every rank, and rank 0 speaks for all."""
-        why = ""
-        if self.action == "raise":
-            why = "raised before the update: the weights are those of before the batch" if mendable else "raised"
-        elif self.action == "skip" and not mendable:
-            why = "skipping batches cannot mend weights"
-        elif self.action == "skip" and self._memory.in_a_row >= self.max_skips:
-            why = f"given up after {self._memory.in_a_row} skipped in a row (`max_skips`)"
-        if why:
-            if self._snapshot is not None:
-                self._snapshot.restore(trainer._results or {})
+        in_a_row = self._memory.in_a_row if self._memory.in_a_row >= self.max_skips else 0
+        if why := _actions.why_it_raises(self.action, mendable=mendable, in_a_row=in_a_row):
+            self._undo(trainer)
             self.fail(trainer, dataclasses.replace(finding, message=f"{finding.message}; {why}"))
+        desk = Desk.of(trainer)
         if self.action == "stop" and self._minimums is None:
             self._minimums = _actions.stop_run(trainer)
-            Desk.of(trainer).journal.note(f"NanLossGuard stopped the run at step {trainer.global_step}: {finding.code}")
+            desk.journal.note(f"NanLossGuard stopped the run at step {trainer.global_step}: {finding.code}")
+        desk.meter.drop_batch()
+        if desk.journal.on_finding == "raise":
+            self._undo(trainer)
         if trainer.is_global_zero:
             self.report(trainer, finding)
+
+    def _undo(self, trainer: Trainer) -> None:
+        if self._snapshot is not None:
+            self._snapshot.restore(trainer._results or {})
 
     def _check_weights(self, trainer: Trainer, pl_module: LightningModule, when: str) -> None:
         """LT703, at most once per step, and not again while the run ends for it."""
         if self._checked_at == trainer.global_step or self._minimums is not None:
             return
-        self._checked_at = trainer.global_step
-        self._snapshot = None  # the batch is over; there is nothing to undo
+        self._checked_at, self._snapshot = trainer.global_step, None  # the batch is over, with nothing to undo
         if names := non_finite_anywhere(pl_module.named_parameters()):
             finding = broken_weights(names, when=when, norms=tuple(self._memory.norms), step=trainer.global_step)
             self._act(trainer, finding, mendable=False)
@@ -245,6 +245,6 @@ class NanLossGuard(TuningCallback):
         if self._minimums is not None:
             _actions.restore_minimums(trainer, self._minimums)
             self._minimums = None
-        for note in self._memory.notes(trainer.global_step):
-            Desk.of(trainer).journal.note(note)
-        self._scene = self._scene.end()
+        if desk := Desk.find(trainer):  # none, if what ended the run came before its set-up
+            desk.journal.notes += self._memory.notes()
+        self._snapshot, self._scene = None, self._scene.end()

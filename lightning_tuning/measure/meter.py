@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import weakref
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -10,6 +11,7 @@ from typing import Any, ClassVar
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor
+from torch.distributed.fsdp import ShardingStrategy
 from torch.optim import Optimizer
 
 from lightning_tuning.functional import global_norm
@@ -17,6 +19,10 @@ from lightning_tuning.measure.landing import Landing
 from lightning_tuning.measure.sharding import sharded_norms
 
 __all__ = ["GradientNorms", "Meter", "Reading"]
+
+
+_WRAPPERS = re.compile(r"_(fsdp_wrapped_module|checkpoint_wrapped_module|orig_mod)\.")
+"""What FSDP, activation checkpointing and ``torch.compile`` put into the names of parameters."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +47,6 @@ class Reading:
     Attributes:
         step: ``trainer.global_step`` before the optimizer stepped.
         epoch: ``trainer.current_epoch``.
-        batch: counts the batches of the fit; several optimizers share one.
         loss: the training loss of the batch, undivided by gradient accumulation; ``None`` where the module returned
             none. Of several readings of one batch only the last carries it.
         optimizer: index of the optimizer; ``None`` for a batch without a measured step.
@@ -52,7 +57,6 @@ class Reading:
 
     step: int
     epoch: int
-    batch: int
     loss: float | None = None
     optimizer: int | None = None
     grad_norm: float | None = None
@@ -76,9 +80,9 @@ class Meter:
         self._subscribers: list[Callable[[Reading], None]] = []
         self._measured: dict[int, tuple[tuple[int, int], GradientNorms]] = {}
         self._of_batch: list[tuple[Reading, GradientNorms]] = []
-        self._named: dict[int, tuple[list[Tensor], tuple[str, ...]]] = {}
+        self._named: dict[int, tuple[list[int], tuple[str, ...]]] = {}
         self._backwards = 0
-        self._batches = 0
+        self._is_dropped = False
 
     @classmethod
     def of(cls, trainer: Trainer) -> Meter:
@@ -104,11 +108,17 @@ class Meter:
             return known[1]
         norms = self._measure(optimizer)
         self._measured[id(optimizer)] = key, norms
+        if not norms.names:
+            return norms  # nothing to tell: DeepSpeed keeps the gradients to itself
         index = next((i for i, known in enumerate(self._trainer.optimizers) if _raw(known) is _raw(optimizer)), 0)
         self._of_batch = [entry for entry in self._of_batch if entry[0].optimizer != index or entry[0].step != key[1]]
-        reading = Reading(key[1], self._trainer.current_epoch, self._batches, optimizer=index, names=norms.names)
+        reading = Reading(key[1], self._trainer.current_epoch, optimizer=index, names=norms.names)
         self._of_batch.append((reading, norms))
         return norms
+
+    def drop_batch(self) -> None:
+        """What this batch gave says nothing of the run and lands nowhere; told by a guard that drops it."""
+        self._is_dropped = True
 
     def on_backward(self) -> None:
         """Gradients have changed; told by the desk at ``on_after_backward``."""
@@ -116,18 +126,20 @@ class Meter:
 
     def on_batch_end(self, loss: Tensor | None) -> None:
         """Send this batch's numbers on their way and hand on what has landed; told by the desk."""
-        self._batches += 1
         measured, self._of_batch = self._of_batch, []
+        if self._is_dropped:
+            self._is_dropped = False
+            measured, loss = [], None
         for reading, norms in measured[:-1]:
             self._send(reading, norms, None)
         if measured:
             self._send(*measured[-1], loss)
         elif loss is not None:
-            self._send(Reading(self._trainer.global_step, self._trainer.current_epoch, self._batches - 1), None, loss)
+            self._send(Reading(self._trainer.global_step, self._trainer.current_epoch), None, loss)
         self._landing.collect()
 
     def flush(self) -> None:
-        """Land everything now. A device sync: for checkpoints, epochs' ends and the end of the run."""
+        """Land everything now. A device sync: for checkpoints and the end of the run."""
         self._landing.collect(wait=True)
 
     def reset(self) -> None:
@@ -137,14 +149,7 @@ class Meter:
         self._measured.clear()
         self._of_batch.clear()
         self._named.clear()
-
-    def state_dict(self) -> dict[str, int]:
-        """The counters; everything else is of the moment."""
-        return {"batches": self._batches}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on counting."""
-        self._batches = state["batches"]
+        self._is_dropped = False
 
     def _send(self, reading: Reading, norms: GradientNorms | None, loss: Tensor | None) -> None:
         tensors = [] if loss is None else [loss.detach()]
@@ -182,25 +187,31 @@ class Meter:
             logger.log_metrics({name: float(reading.grad_norm or 0.0)}, step=step)
 
     def _measure(self, optimizer: Optimizer) -> GradientNorms:
-        parameters, names = self._parameters(optimizer)
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        names = self._names_of(parameters)
+        copies = _flat_copies(self._trainer)
         gradients = [p.grad for p in parameters]
+        if copies is not None:  # which piece has no gradient differs between ranks, the length of the vector must not
+            gradients = [p.new_zeros(0) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
         present = [g for g in gradients if g is not None]
         if len(present) != len(gradients):
             names = tuple(name for name, g in zip(names, gradients, strict=True) if g is not None)
-        each = sharded_norms(present, flat_pieces=isinstance(self._trainer.strategy, FSDPStrategy))
+        each = sharded_norms(present, flat_copies=copies)
+        if not present:
+            each = each.to(self._trainer.strategy.root_device)
         scale = self._scale_left_in(optimizer)
         if scale is not None:
             each = each / scale
         return GradientNorms(names, each, global_norm(each))
 
-    def _parameters(self, optimizer: Optimizer) -> tuple[list[Tensor], tuple[str, ...]]:
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        known = self._named.get(id(optimizer))
-        if known is None or len(known[0]) != len(parameters):
-            name_of = {id(p): n for n, p in self._trainer.lightning_module.named_parameters()}
+    def _names_of(self, parameters: list[Tensor]) -> tuple[str, ...]:
+        """Dotted names, looked up anew whenever a parameter is another one than the last time."""
+        known = self._named.get(len(parameters))
+        if known is None or known[0] != list(map(id, parameters)):
+            name_of = {id(p): _WRAPPERS.sub("", n) for n, p in self._trainer.lightning_module.named_parameters()}
             names = tuple(name_of.get(id(p), f"<unnamed {i}>") for i, p in enumerate(parameters))
-            self._named[id(optimizer)] = known = parameters, names
-        return known
+            self._named[len(parameters)] = known = list(map(id, parameters)), names
+        return known[1]
 
     def _scale_left_in(self, optimizer: Optimizer) -> Tensor | None:
         """Fused optimizers get no ``unscale_``: their gradients still carry the GradScaler's factor here."""
@@ -209,6 +220,19 @@ class Meter:
             return None
         scale: Tensor | None = scaler._scale  # `get_scale()` would read it back to the host
         return scale
+
+
+def _flat_copies(trainer: Trainer) -> int | None:
+    """How many ranks hold the same piece of a flat parameter of FSDP1; ``None`` where there are no such pieces."""
+    if not isinstance(trainer.strategy, FSDPStrategy):
+        return None
+    sharding = trainer.strategy.sharding_strategy
+    if sharding is ShardingStrategy.NO_SHARD:
+        return trainer.world_size
+    if sharding not in (ShardingStrategy.HYBRID_SHARD, ShardingStrategy._HYBRID_SHARD_ZERO2):
+        return 1
+    mesh = trainer.strategy.kwargs.get("device_mesh")  # (replicas, shards); without one, a machine is a set of shards
+    return trainer.num_nodes if mesh is None else mesh.size(0)
 
 
 def _raw(optimizer: Any) -> Optimizer:

@@ -16,6 +16,9 @@ _RECENT = 6
 _DIVERGED = 2.0
 _SIGNIFICANT = 3.0
 _CLEARLY_BELOW = 0.05
+_START = 3
+_BROKEN = 1e100
+"""A loss of this size is as good as infinite, and its square still is a float."""
 
 
 class Progress:
@@ -65,6 +68,7 @@ class Progress:
     def reset(self) -> None:
         """A new run begins."""
         self._losses: list[float] = []
+        self._start: list[float] = []
         self._first: tuple[float, float] | None = None
         self._best: float = math.inf
         self._recent: list[tuple[float, float]] = []
@@ -72,10 +76,12 @@ class Progress:
 
     def update(self, loss: float) -> bool:
         """Take the training loss of one batch; true if :attr:`state` may have changed by it."""
-        if not math.isfinite(loss):
+        if not abs(loss) < _BROKEN:
             self._broken = True
             self._losses.clear()
             return True
+        if len(self._start) < _START:
+            self._start.append(loss)
         self._losses.append(loss)
         if len(self._losses) < self.block:
             return False
@@ -108,7 +114,19 @@ class Progress:
             return "unknown"
         if self._falls():
             return "learning"
-        return "converged" if first - last > max(noise, _CLEARLY_BELOW * abs(first)) else "flat"
+        fell = first - last > max(noise, _CLEARLY_BELOW * abs(first))
+        return "converged" if fell or self._lies_below_the_start() else "flat"
+
+    def _lies_below_the_start(self) -> bool:
+        """Whether the recent level is clearly below the very first losses: some nets learn all within a block.
+
+        The noise is that of the recent blocks; the first one's would be the fall itself.
+        """
+        start, count = sum(self._start) / len(self._start), len(self._recent)
+        level = sum(mean for mean, _ in self._recent) / count
+        error = sorted(error for _, error in self._recent)[count // 2]
+        noise = _SIGNIFICANT * error * math.hypot(1 / math.sqrt(count), math.sqrt(self.block / len(self._start)))
+        return start - level > max(noise, _CLEARLY_BELOW * abs(start)) + 1e-12
 
     def _falls(self) -> bool:
         """Whether a straight line through the recent means falls by more than its own uncertainty."""
@@ -123,6 +141,7 @@ class Progress:
         """Plain types, safe under ``torch.load(weights_only=True)``."""
         return {
             "losses": list(self._losses),
+            "start": list(self._start),
             "first": None if self._first is None else list(self._first),
             "best": self._best,
             "recent": [list(pair) for pair in self._recent],
@@ -131,7 +150,7 @@ class Progress:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where the checkpoint left off."""
-        self._losses = list(state["losses"])
+        self._losses, self._start = list(state["losses"]), list(state["start"])
         self._first = None if state["first"] is None else (state["first"][0], state["first"][1])
         self._best = state["best"]
         self._recent = [(mean, error) for mean, error in state["recent"]]

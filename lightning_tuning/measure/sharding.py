@@ -13,7 +13,7 @@ from lightning_tuning.functional import tensor_norms
 __all__ = ["sharded_norms"]
 
 
-def sharded_norms(gradients: Sequence[Tensor], *, flat_pieces: bool) -> Tensor:
+def sharded_norms(gradients: Sequence[Tensor], *, flat_copies: int | None = None) -> Tensor:
     """The L2 norm of each whole gradient, where this rank may hold only a piece of it.
 
     ``DTensor.norm().item()`` is the norm of the *local* piece, on which ranks disagree. Here the float32 squares of the
@@ -22,21 +22,24 @@ def sharded_norms(gradients: Sequence[Tensor], *, flat_pieces: bool) -> Tensor:
 
     Args:
         gradients: tensors or ``DTensor`` s, in the same order on every rank; empty pieces are fine.
-        flat_pieces: plain tensors are pieces too (FSDP1 with ``use_orig_params``), every element held by one rank.
+        flat_copies: ``None`` (default): plain tensors are whole. A number: they are pieces too (FSDP1 with
+            ``use_orig_params``), and so many ranks hold the same one.
 
     Returns:
         float32 vector of shape ``(len(gradients),)``, equal on all ranks.
 
     Example:
-        >>> sharded_norms([torch.tensor([3.0, 4.0])], flat_pieces=False)
+        >>> sharded_norms([torch.tensor([3.0, 4.0])], flat_copies=None)
         tensor([5.])
     """
     together = dist.is_available() and dist.is_initialized()
-    if not together or not (flat_pieces or any(map(_is_sharded, gradients))):
+    if not together or not (flat_copies or any(map(_is_sharded, gradients))):
         return tensor_norms(gradients)
     norms = tensor_norms([g.to_local() if _is_sharded(g) else g for g in gradients])  # type: ignore[attr-defined]
-    copies = [_copies(g, flat_pieces=flat_pieces) for g in gradients]
-    squares = norms.square() / torch.tensor(copies, dtype=torch.float32, device=norms.device)
+    copies = [_copies(g, flat_copies) for g in gradients]
+    alike = len(set(copies)) == 1
+    # A tensor of them has to be copied to the device; nearly always one number will do.
+    squares = norms.square() / (copies[0] if alike else torch.tensor(copies, dtype=torch.float32, device=norms.device))
     dist.all_reduce(squares)
     return squares.sqrt()
 
@@ -45,11 +48,11 @@ def _is_sharded(gradient: Tensor) -> bool:
     return hasattr(gradient, "to_local")
 
 
-def _copies(gradient: Tensor, *, flat_pieces: bool) -> int:
+def _copies(gradient: Tensor, flat_copies: int | None) -> int:
     """How many ranks hold the same piece of ``gradient``."""
     world = dist.get_world_size()
     if not _is_sharded(gradient):
-        return 1 if flat_pieces else world
+        return flat_copies or world
     mesh, placements = gradient.device_mesh, gradient.placements  # type: ignore[attr-defined]
     pieces = 1
     for dimension, placement in enumerate(placements):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -15,6 +16,25 @@ from lightning_tuning.rules.exploding_gradient import ExplosionJudge
 from lightning_tuning.runtime import Desk, TuningCallback
 
 __all__ = ["GradientExplosionMonitor"]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Order:
+    """The module's order of the parameters that an optimizer may hold in any other (head first, in fine-tuning)."""
+
+    given: tuple[str, ...]
+    order: tuple[int, ...]
+    names: tuple[str, ...]
+    weights: tuple[int, ...]
+
+    @classmethod
+    def of(cls, given: tuple[str, ...], positions: dict[str, tuple[int, bool]]) -> _Order:
+        """``positions``: of each name its place in the module, and whether it is a weight of two or more dimensions."""
+        last = len(positions), False
+        order = tuple(sorted(range(len(given)), key=lambda i: positions.get(given[i], last)[0]))
+        names = tuple(given[i] for i in order)
+        weights = tuple(i for i, name in enumerate(names) if positions.get(name, last)[1])
+        return cls(given, order, names, weights)
 
 
 class GradientExplosionMonitor(TuningCallback):
@@ -56,18 +76,19 @@ class GradientExplosionMonitor(TuningCallback):
             ("z", z, 0, True),
             ("spread", spread, 1, True),
         ):
-            if not (value > least or (value == least and not strict)):
-                raise ValueError(f"`{name}` must be {'above' if strict else 'at least'} {least}, got {value}.")
+            if type(value) not in (int, float) or not (value > least or (value == least and not strict)):
+                raise ValueError(f"`{name}` must be {'above' if strict else 'at least'} {least}, got {value!r}.")
         self._settings = {"window": window, "ratio": ratio, "z": z, "spread": spread}
         self._judges: dict[int, ExplosionJudge] = {}
-        self._weights: dict[int, tuple[tuple[str, ...], list[int]]] = {}
-        self._matrices: frozenset[str] = frozenset()
+        self._orders: dict[int, _Order] = {}
+        self._positions: dict[str, tuple[int, bool]] = {}
+        self._optimizers = 1
         self._recurrent = False
         self._scaled = False
         self._horizon: int | None = None
 
     def suggested_clip(self, optimizer: int = 0) -> float | None:
-        """The 90th percentile of that optimizer's usual norms; ``None`` while too few were seen.
+        """The 90th percentile of that optimizer's usual norms, at most 3 medians; ``None`` while too few were seen.
 
         Source: Google's tuning playbook clips at the 90th percentile of the gradient norms.
         """
@@ -80,14 +101,16 @@ class GradientExplosionMonitor(TuningCallback):
         if stage != "fit":
             return
         self._judges = {}
-        self._weights = {}
+        self._orders = {}
         desk = Desk.of(trainer)
         desk.watch_loss()
         desk.meter.subscribe(functools.partial(self._judge, desk.journal))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Learn what kind of net it is."""
-        self._matrices = frozenset(n for n, p in pl_module.named_parameters() if p.requires_grad and p.ndim >= 2)
+        named = enumerate(pl_module.named_parameters())
+        self._positions = {name: (i, p.requires_grad and p.ndim >= 2) for i, (name, p) in named}
+        self._optimizers = max(1, len(trainer.optimizers))
         self._recurrent = any(isinstance(m, nn.RNNBase) for m in pl_module.modules())
         self._scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
         steps = trainer.estimated_stepping_batches
@@ -116,17 +139,19 @@ class GradientExplosionMonitor(TuningCallback):
             return
         if self._scaled and not reading.grad_norm < float("inf"):
             return  # the GradScaler's own search for its scale
-        if reading.optimizer not in self._weights or self._weights[reading.optimizer][0] != reading.names:
-            positions = [i for i, name in enumerate(reading.names) if name in self._matrices]
-            self._weights[reading.optimizer] = reading.names, positions
+        known = self._orders.get(reading.optimizer)
+        if known is None or known.given != reading.names:
+            self._orders[reading.optimizer] = known = _Order.of(reading.names, self._positions)
         finding = self._judge_of(reading.optimizer).judge(
-            reading.step,
+            reading.step // self._optimizers,
             reading.grad_norm,
-            reading.grad_norms,
-            reading.names,
-            weights=self._weights[reading.optimizer][1],
+            [reading.grad_norms[i] for i in known.order],
+            known.names,
+            weights=known.weights,
             recurrent=self._recurrent,
             horizon=self._horizon,
         )
         if finding is not None:
+            if finding.step is not None:
+                finding = dataclasses.replace(finding, step=finding.step * self._optimizers)
             journal.report(finding, step=reading.step, epoch=reading.epoch)

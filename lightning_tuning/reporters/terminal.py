@@ -56,7 +56,7 @@ class TerminalReporter:
         self.min_severity = Severity.parse(str(min_severity))
         self.summary = summary
         self._console = console
-        self._told: dict[tuple[str, str], Severity] = {}
+        self._told: dict[tuple[str, str, str], Severity] = {}
 
     def finding(self, finding: Finding) -> bool:
         """Tell ``finding``, unless it was told before at this severity; True if the person has been told."""
@@ -64,7 +64,7 @@ class TerminalReporter:
             return False
         if finding.severity <= self._told.get(finding.key, 0):
             return True
-        explain = all(code != finding.code for code, _ in self._told)  # once for each code is enough
+        explain = all(code != finding.code for code, *_ in self._told)  # once for each code is enough
         self._told[finding.key] = finding.severity
         console = self._console or Console()
         print_beside_bars(console, *announcement(finding, console, explain=explain))

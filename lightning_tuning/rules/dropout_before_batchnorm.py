@@ -42,7 +42,8 @@ WEIGHT_OPS = frozenset(
 )
 ELEMENTWISE_OPS = frozenset(
     """
-    add sub rsub mul div truediv neg pow abs sqrt square exp where lerp addcmul clamp
+    add sub rsub mul div truediv neg pow abs sqrt square exp log log1p sin cos where lerp addcmul addcdiv clamp
+    maximum minimum masked_fill
     relu relu6 leaky_relu prelu rrelu elu celu selu gelu silu mish glu softplus softsign
     hardtanh hardswish hardsigmoid tanh sigmoid logsigmoid
     """.split()  # noqa: SIM905  a table reads better than a hundred quotes
@@ -50,7 +51,8 @@ ELEMENTWISE_OPS = frozenset(
 SHAPE_OPS = frozenset(
     """
     view reshape flatten unflatten squeeze unsqueeze permute transpose t swapaxes swapdims movedim expand repeat
-    contiguous clone to float half bfloat16 type type_as identity cat concat stack chunk split unbind getitem
+    contiguous clone to float double half bfloat16 type type_as identity cat concat stack hstack vstack tile chunk split
+    unbind getitem roll flip index_select gather sum amax
     select narrow pad interpolate upsample pixel_shuffle mean max_pool1d max_pool2d max_pool3d
     avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
     adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning_tuning.findings import Finding, Rule, Severity, register
+from lightning_tuning.rules._rolling import RollingWindow, RunningMoments
 
 __all__ = ["LT601", "ExplosionJudge"]
 
@@ -35,15 +34,18 @@ LT601 = register(
 _PERSISTENT_OUTLIERS = 5
 _OUTLIER_WINDOW = 20
 _SMOOTHING = 0.97  # ZClip's alpha
+_HIGHEST_CLIP = 3.0  # medians; the large first norms of a run would make the percentile of a short one
+_GROWING = 3.0  # medians; the last finite norm before a NaN that an explosion explains
 
 
 class ExplosionJudge:
     """Judges one optimizer's gradient norms, step by step, as plain floats.
 
-    A reading *fires* if the norm is not finite, is more than ``ratio`` times the rolling median, is the fifth outlier
-    among the last twenty (``z`` deviations above the running mean, ZClip's measure, and half of ``ratio`` medians), or
-    if the first weight's gradient is more than ``spread`` times the last weight's. Three firing readings within a
-    window make a finding: one odd batch does not.
+    A reading *fires*, above the norms that the run began with, if the norm is infinite, or NaN after it had grown; if
+    it is more than ``ratio`` times the rolling median; or if it is the fifth outlier among the last twenty (``z``
+    deviations above the running mean, ZClip's measure, and half of ``ratio`` medians). So does a first weight whose
+    gradient is more than ``spread`` times the last weight's. Three firing readings within a window make a finding: one
+    odd batch does not.
 
     Args:
         window: readings in the rolling median.
@@ -72,30 +74,26 @@ class ExplosionJudge:
         self.z = z
         self.spread = spread
         self.settle = settle
-        self._norms: list[float] = []
-        self._ordered: list[float] = []
-        self._mean = self._variance = 0.0
-        self._seen = 0
+        self._norms = RollingWindow(window)
+        self._moments = RunningMoments(_SMOOTHING)
         self._outliers: list[int] = []
         self._fired: list[int] = []
         self._where = self._began = ""
+        self._early = self._last = 0.0
+        self._streak = self._seen = 0
         self._clip: float | None = None
         self._usual: dict[str, float] = {}
 
-    @property
-    def median(self) -> float:
-        """The usual norm: the median of the window; NaN before the first reading."""
-        return self._ordered[len(self._ordered) // 2] if self._ordered else math.nan
-
     def suggested_clip(self) -> float | None:
-        """The 90th percentile of the usual norms, a value to clip at; ``None`` while too few were seen.
+        """The 90th percentile of the usual norms, at most 3 medians; ``None`` while too few were seen.
 
         During an explosion it is that of the time before.
         """
         return self._clip if self._fired else self._percentile()
 
     def _percentile(self) -> float | None:
-        return statistics.quantiles(self._ordered, n=10)[-1] if len(self._ordered) >= self.settle else None
+        settled = len(self._norms) >= self.settle
+        return min(self._norms.ninetieth_percentile(), _HIGHEST_CLIP * self._norms.median) if settled else None
 
     def judge(
         self,
@@ -111,80 +109,92 @@ class ExplosionJudge:
         """Take one reading.
 
         Args:
-            step: of the reading.
+            step: counts this optimizer's steps.
             norm: global norm before clipping.
             norms: one per parameter.
-            names: of the parameters, in the order of the forward pass as far as the optimizer has it.
-            weights: positions of the weights of two and more dimensions, for the first / last ratio.
-            recurrent: the module has recurrent layers; decides the remedy.
-            horizon: steps that the run will have, if known; decides what is early.
+            names: of the parameters, in the order of the forward pass.
+            weights: positions of the weights of two and more dimensions.
+            recurrent: the module has recurrent layers, which decides the remedy.
+            horizon: steps that the run will have, if known, to tell what is early.
 
         Returns:
             LT601, or ``None`` while there is nothing to say.
         """
-        reason = self._reason(norm, norms, weights)
         self._fired = [s for s in self._fired if s > step - self.window]
-        if reason is not None:
-            if not self._fired:
-                self._where, self._clip = self._origin(norms, names), self._percentile()
-                self._began = reason
-            self._fired.append(step)
-        finding = None
-        if reason is not None and len(self._fired) >= self.PERSISTENCE:
-            first = len(self._fired) == self.PERSISTENCE
-            finding = self._finding(step, norm, recurrent=recurrent, horizon=horizon)
-            finding = dataclasses.replace(finding, count=self.PERSISTENCE if first else 1)
-        self._take(norm, norms, names)
-        return finding
+        reason = self._reason(norm)
+        where = self._origin(norms, names) if reason and not self._fired else self._where
+        if reason is None:
+            self._learn(norm, norms, names)
+            reason = self._spread(norms, weights)
+            where = names[weights[0]] if reason and not self._fired else where
+        else:
+            self._outlier()
+        if reason is None:
+            return None
+        if not self._fired:
+            self._where, self._began, self._clip = where, reason, self._percentile()
+        self._fired.append(step)
+        if len(self._fired) < self.PERSISTENCE:
+            return None
+        finding = self._finding(step, norm, recurrent=recurrent, horizon=horizon)
+        if len(self._fired) > self.PERSISTENCE:
+            return finding
+        return dataclasses.replace(finding, count=self.PERSISTENCE, step=self._fired[0])
 
-    def _reason(self, norm: float, norms: Sequence[float], weights: Sequence[int]) -> str | None:
+    def _reason(self, norm: float) -> str | None:
+        """Why this is no usual norm; NaN alone, with nothing growing before it, is some other illness."""
+        settled = len(self._norms) >= self.settle
         if not math.isfinite(norm):
-            return f"gradient norm is {norm}"
-        settled = len(self._ordered) >= self.settle
-        if settled and norm > self.ratio * self.median > 0:
-            return f"gradient norm {norm:.3g} > {self.ratio:g} x the median {self.median:.3g}"
+            grows = self._fired or (settled and self._last > _GROWING * self._norms.median)
+            return f"gradient norm is {norm}" if grows or math.isinf(norm) else None
+        self._last = norm
+        if norm <= self._early:
+            return None  # a spike up to where the run began explodes nothing
+        if settled and norm > self.ratio * self._norms.median > 0:
+            return f"gradient norm {norm:.3g} > {self.ratio:g} x the median {self._norms.median:.3g}"
         if settled and self._is_persistent_outlier(norm):
-            return f"gradient norm {norm:.3g} is again {self.z:g} deviations above its running mean {self._mean:.3g}"
-        if len(weights) > 1:
-            first, last = norms[weights[0]], norms[weights[-1]]
-            if last > 0 and first > self.spread * last:
-                return f"the first weight's gradient is {first / last:.3g} > {self.spread:g} x the last one's"
+            return f"gradient norm {norm:.3g} is again {self.z:g} deviations above its mean {self._moments.mean:.3g}"
         return None
 
+    def _spread(self, norms: Sequence[float], weights: Sequence[int]) -> str | None:
+        first, last = (norms[weights[0]], norms[weights[-1]]) if len(weights) > 1 else (0.0, 0.0)
+        if not first > self.spread * last > 0:
+            return None
+        return f"the first weight's gradient is {first / last:.3g} > {self.spread:g} x the last one's"
+
     def _is_persistent_outlier(self, norm: float) -> bool:
-        deviation = math.sqrt(self._variance)
-        if not (deviation > 0 and norm > self._mean + self.z * deviation and norm > self.ratio / 2 * self.median):
+        if not (self._moments.is_above(norm, self.z) and norm > self.ratio / 2 * self._norms.median):
             return False
         self._outliers = [*[n for n in self._outliers if n > self._seen - _OUTLIER_WINDOW], self._seen]
         return len(self._outliers) >= _PERSISTENT_OUTLIERS
 
-    def _take(self, norm: float, norms: Sequence[float], names: Sequence[str]) -> None:
-        """Learn what is usual; an outlier counts as the largest usual value: a lasting new level becomes usual."""
+    def _learn(self, norm: float, norms: Sequence[float], names: Sequence[str]) -> None:
+        """This is usual."""
         if not math.isfinite(norm):
             return
-        if len(self._ordered) >= self.settle and norm > (limit := self.ratio * self.median) > 0:
-            norms = [value * limit / norm for value in norms]
-            norm = limit
-        self._norms.append(norm)
-        bisect.insort(self._ordered, norm)
-        if len(self._norms) > self.window:
-            del self._ordered[bisect.bisect_left(self._ordered, self._norms.pop(0))]
-        if self._seen == 0:
-            self._mean = norm
-        deviation = norm - self._mean
-        if self._seen < self.settle or deviation <= self.z * math.sqrt(self._variance):
-            self._mean += (1 - _SMOOTHING) * deviation
-            self._variance = _SMOOTHING * (self._variance + (1 - _SMOOTHING) * deviation * deviation)
+        self._streak = 0
+        self._norms.add(norm)
+        if self._seen == self.settle:
+            self._early = self._norms.median
+        if self._seen < self.settle or not self._moments.is_above(norm, self.z):
+            self._moments.add(norm)
         self._seen += 1
         for name, value in zip(names, norms, strict=True):
             before = self._usual.get(name, value)
             self._usual[name] = before + (1 - _SMOOTHING) * (value - before)
 
+    def _outlier(self) -> None:
+        """Outliers are not learned from; but what lasts for a whole window is the new usual, to be learned afresh."""
+        self._streak += 1
+        if self._streak >= self.window:
+            self._streak = self._seen = 0
+            self._norms, self._usual = RollingWindow(self.window), {}
+
     def _finding(self, step: int, norm: float, *, recurrent: bool, horizon: int | None) -> Finding:
-        clip = self.suggested_clip()
+        clip, median = self.suggested_clip(), self._norms.median
         evidence: dict[str, float | int | str] = {"grad_norm": norm}
-        if self._ordered:
-            evidence |= {"median": self.median, "ratio": norm / self.median if self.median else math.inf}
+        if self._norms:
+            evidence |= {"median": median, "ratio": norm / median if median else math.inf}
         if clip is not None:
             evidence["suggested_clip"] = clip
         value = "1.0" if clip is None else f"{clip:.2g}"
@@ -205,8 +215,7 @@ class ExplosionJudge:
             value / usual if (usual := self._usual.get(name, 0.0)) > 0 and math.isfinite(value) else math.nan
             for name, value in zip(names, norms, strict=True)
         ]
-        grown = [i for i, factor in enumerate(growth) if factor > self.ratio]
-        if grown:
+        if grown := [i for i, factor in enumerate(growth) if factor > self.ratio]:
             return names[grown[-1]]
         finite = [(factor, i) for i, factor in enumerate(growth) if not math.isnan(factor)]
         return names[max(finite)[1]] if finite else ""
@@ -214,11 +223,14 @@ class ExplosionJudge:
     def state_dict(self) -> dict[str, Any]:
         """Plain types, safe under ``torch.load(weights_only=True)``."""
         return {
-            "norms": list(self._norms),
-            "moments": [self._mean, self._variance],
+            "norms": list(self._norms.values),
+            "moments": [self._moments.mean, self._moments.variance],
             "seen": self._seen,
             "outliers": list(self._outliers),
             "fired": list(self._fired),
+            "early": self._early,
+            "last": self._last,
+            "streak": self._streak,
             "where": self._where,
             "began": self._began,
             "clip": self._clip,
@@ -227,11 +239,11 @@ class ExplosionJudge:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where the checkpoint left off."""
-        self._norms = list(state["norms"])
-        self._ordered = sorted(self._norms)
-        self._mean, self._variance = state["moments"]
+        self._norms.replace(state["norms"])
+        self._moments.mean, self._moments.variance = state["moments"]
         self._seen = state["seen"]
         self._outliers = list(state["outliers"])
         self._fired = list(state["fired"])
+        self._early, self._last, self._streak = state["early"], state["last"], state["streak"]
         self._where, self._began, self._clip = state["where"], state["began"], state["clip"]
         self._usual = dict(state["usual"])

@@ -7,11 +7,9 @@ from typing import Any, NoReturn
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_tuning.findings import Finding
-from lightning_tuning.runtime.desk import Desk
+from lightning_tuning.runtime.desk import CHECKPOINT_KEY, Desk
 
-__all__ = ["CHECKPOINT_KEY", "TuningCallback"]
-
-CHECKPOINT_KEY = "lightning_tuning"
+__all__ = ["TuningCallback"]
 
 
 class TuningCallback(Callback):
@@ -56,9 +54,10 @@ class TuningCallback(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Store :meth:`tuning_state`, with everything measured so far landed (a device sync, at checkpoints only)."""
-        if self._checkpoint_name is None:
+        desk = Desk.find(trainer)
+        if self._checkpoint_name is None or desk is None:
             return
-        Desk.of(trainer).flush()
+        desk.flush()
         if state := self.tuning_state():
             checkpoint.setdefault(CHECKPOINT_KEY, {})[self._checkpoint_name] = state
 

@@ -15,7 +15,10 @@ from lightning_tuning.reporters import TerminalReporter
 from lightning_tuning.runtime.collective import gather_findings, raise_together
 from lightning_tuning.runtime.tracing import OnTrace, Tracer
 
-__all__ = ["Desk"]
+__all__ = ["CHECKPOINT_KEY", "Desk"]
+
+CHECKPOINT_KEY = "lightning_tuning"
+"""Under which everything of ours lies in a Lightning checkpoint."""
 
 
 class Desk(Callback):
@@ -45,6 +48,11 @@ class Desk(Callback):
             KeyError: if no tuning callback was set up on it.
         """
         return cls._by_trainer[trainer]
+
+    @classmethod
+    def find(cls, trainer: Trainer) -> Desk | None:
+        """The desk of ``trainer``; ``None`` where no tuning callback got as far as its ``setup``."""
+        return cls._by_trainer.get(trainer)
 
     @classmethod
     def attach(cls, trainer: Trainer, stage: str) -> Desk:
@@ -118,14 +126,25 @@ class Desk(Callback):
         self.meter.on_batch_end(loss if self._watches_loss and isinstance(loss, Tensor) else None)
         self._raise_together(trainer)
 
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A batch that the module left out in its ``on_train_batch_start`` had no end."""
+        self.tracer.abandon()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """See :meth:`on_train_epoch_end`; validation may come first."""
+        self.tracer.abandon()
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Ranks that wait to raise do so where all of them pass."""
         if self._running and not trainer.sanity_checking:
             self._raise_together(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The last numbers land."""
+        """The last numbers land; who waited for a trace in vain is spoken for."""
         self.flush()
+        self.tracer.abandon()
+        if self.tracer.gave_up:
+            self.journal.note("no training step could be traced (no loss in the first ones): its checks saw nothing.")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the ranks' findings together and sum up."""
@@ -143,22 +162,25 @@ class Desk(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """The next fit begins a new run."""
         self._running = False
+        self.tracer.abandon()
+
+    def __reduce__(self) -> tuple[type[Callback], tuple[()]]:
+        """A pickled trainer's callbacks find themselves a new desk; what this one was becomes an empty callback."""
+        return Callback, ()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Findings, counters and the state of progress go with the run."""
         self.flush()
-        checkpoint.setdefault("lightning_tuning", {})[self.CHECKPOINT_NAME] = {
+        checkpoint.setdefault(CHECKPOINT_KEY, {})[self.CHECKPOINT_NAME] = {
             "journal": self.journal.state_dict(),
-            "meter": self.meter.state_dict(),
             "progress": self.progress.state_dict(),
         }
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Go on with them."""
-        state = checkpoint.get("lightning_tuning", {}).get(self.CHECKPOINT_NAME)
+        state = checkpoint.get(CHECKPOINT_KEY, {}).get(self.CHECKPOINT_NAME)
         if state is not None and self._running:
             self.journal.load_state_dict(state["journal"])
-            self.meter.load_state_dict(state["meter"])
             self.progress.load_state_dict(state["progress"])
 
     def _open(self, trainer: Trainer) -> None:
@@ -166,6 +188,7 @@ class Desk(Callback):
         self._watches_loss = False
         self.journal.begin()
         self.journal.rank = trainer.global_rank
+        self.journal.raise_together = False
         self.meter.reset()
         self.progress.reset()
         self.tracer = Tracer()

@@ -34,6 +34,11 @@ class Tracer:
         return bool(self._receivers) and self._attempts < _ATTEMPTS
 
     @property
+    def gave_up(self) -> bool:
+        """Somebody waits for a trace that will not come."""
+        return bool(self._receivers) and self._attempts >= _ATTEMPTS
+
+    @property
     def running(self) -> bool:
         """The real step is being recorded at this moment."""
         return self._recorder is not None
@@ -44,6 +49,7 @@ class Tracer:
 
     def start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Begin with this batch; a step that must not be recorded live is repeated aside at once."""
+        self.abandon()
         self._attempts += 1
         self._losses = 0
         reason = why_not_live(pl_module)
@@ -52,12 +58,16 @@ class Tracer:
             self._recorder = recorder
             recorder.__enter__()
             return
+        if holder := _iterator_in(pl_module):
+            blind = f"{reason} And `{holder}` is an iterator: a repetition of the step would use up a batch of it."
+            self._deliver(trainer, pl_module, Graph(blind=[blind]))
+            return
         try:
             for loss in replay(trainer, pl_module, batch, batch_idx, context=recorder, force_eager=True):
                 recorder.mark_loss(loss)
             self._deliver(trainer, pl_module, recorder.graph)
-        except CannotReplay as blind:
-            self._deliver(trainer, pl_module, Graph(blind=[f"{reason} {blind}"]))
+        except CannotReplay as obstacle:
+            self._deliver(trainer, pl_module, Graph(blind=[f"{reason} {obstacle}"]))
 
     def reach_loss(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """``loss`` is about to go backward; with automatic optimization the step's forward ends here."""
@@ -85,3 +95,12 @@ class Tracer:
         receivers, self._receivers = self._receivers, []
         for receive in receivers:
             receive(trainer, pl_module, graph)
+
+
+def _iterator_in(pl_module: LightningModule) -> str | None:
+    """The name of an iterator that a module holds; nothing can put one back."""
+    for path, module in pl_module.named_modules():
+        for name, value in vars(module).items():
+            if hasattr(type(value), "__next__"):
+                return f"{path}.{name}" if path else name
+    return None

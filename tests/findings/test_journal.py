@@ -98,10 +98,13 @@ def test_select_and_ignore(select: list[str] | None, ignore: list[str] | None, t
     ("settings", "message"),
     [
         ({"on_finding": "shout"}, r"`on_finding` must be one of \('warn', 'raise'\), got 'shout'"),
-        ({"select": "LT601"}, "`select` must be a list .* got the string 'LT601'"),
-        ({"ignore": "LT601"}, "`ignore` must be a list .* got the string 'LT601'"),
-        ({"ignore": ["LT6666"]}, "`ignore` has 'LT6666', which is the code or prefix of no rule"),
-        ({"select": [""]}, "`select` has an empty entry"),
+        ({"select": "LT601"}, "`select` must be a list .* got 'LT601'"),
+        ({"ignore": "LT601"}, "`ignore` must be a list .* got 'LT601'"),
+        ({"ignore": ["LT6666"]}, "`ignore` has 'LT6666', the code, prefix or name of no rule"),
+        ({"select": [""]}, "`select` has the entry ''"),
+        ({"select": [601]}, "`select` has the entry 601"),
+        ({"select": 601}, "`select` must be a list .* got 601"),
+        ({"ignore": ["exploding-gradeint"]}, "`ignore` has 'exploding-gradeint'.*Nearest: LT601"),
     ],
 )
 def test_bad_settings_are_named(settings: dict[str, object], message: str) -> None:
@@ -186,6 +189,17 @@ class TestOutcomeGate:
         with pytest.raises(TuningError):
             self.symptoms(journal, 1)
 
+    def test_what_was_seen_while_the_run_learned_is_forgiven(self) -> None:
+        journal, _ = listened(on_finding="raise")
+        journal.rejudge("learning")
+        self.symptoms(journal, 5)
+        journal.rejudge("converged")
+        journal.rejudge("flat")
+        self.symptoms(journal, 2)
+        assert [f.severity for f in journal.findings] == [Severity.INFO]
+        with pytest.raises(TuningError):
+            self.symptoms(journal, 1)
+
     def test_what_was_a_warning_stays_one(self) -> None:
         journal, listener = listened()
         listener.shows = True
@@ -208,6 +222,41 @@ def test_state_goes_on_without_telling_again() -> None:
     assert [(f.count, f.step, f.last_step) for f in resumed.findings] == [(2, 3, 9)]
     assert resumed.notes == ["did something."]
     assert not listener.told
+
+
+def test_giving_up_keeps_the_first_step_and_no_silencing_is_offered() -> None:
+    journal, _ = listened()
+    for step in range(9, 19):
+        journal.report(FACT.finding("m"), step=step, epoch=0)
+    with pytest.raises(TuningError) as error:
+        journal.fail(FACT.finding("m"), step=19, epoch=1)
+    assert journal.findings[0].steps() == "x11, steps 9-19"
+    assert "silence" not in str(error.value)
+
+
+def test_two_lines_of_one_module_are_two_findings() -> None:
+    journal, _ = listened()
+    for line in ("model.py:7", "model.py:9"):
+        journal.report(FACT.finding("m", source_line=line))
+    assert [f.source_line for f in journal.findings] == ["model.py:7", "model.py:9"]
+
+
+def test_a_retired_code_silences_its_successor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CATALOGUE._retired, "LT600", "LT601")
+    journal, _ = listened(ignore=["lt600"])
+    journal.report(LT601.finding("m"))
+    assert journal.findings == []
+
+
+def test_other_ranks_resume_with_nothing_of_rank_zero() -> None:
+    journal, other = Journal(), Journal(rank=1)
+    journal.report(ADVICE.finding("m"), step=5)
+    other.load_state_dict(journal.state_dict())
+    assert other.findings == []
+    other.report(ADVICE.finding("m"), step=1)
+    other.report(ADVICE.finding("m"), step=90)
+    journal.merge([*journal.findings, *other.findings])
+    assert [f.steps() for f in journal.findings] == ["x3, steps 1-90"]
 
 
 def test_merging_ranks_counts_each_once() -> None:

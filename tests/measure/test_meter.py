@@ -92,7 +92,6 @@ def test_accumulation_measures_the_window_and_undoes_the_division(measured: list
     assert [r.optimizer for r in spy.readings] == [None, None, 0, None, None, 0, None, 0]
     assert [r.loss for r in spy.readings] == pytest.approx(model.seen)
     assert [r.step for r in spy.readings] == [0, 0, 0, 1, 1, 1, 2, 2]
-    assert [r.batch for r in spy.readings] == list(range(8))
 
 
 def test_two_optimizers_by_hand_get_their_own(measured: list[int]) -> None:
@@ -163,6 +162,33 @@ def test_several_optimizers_are_logged_apart(tmp_path: Any) -> None:
     quiet_trainer(callbacks=[Spy()], logger=logger).fit(ManualGAN())
     keys = {key for row in logged(logger) for key in row if key.startswith("tuning")}
     assert keys == {"tuning/grad_norm/optimizer_0", "tuning/grad_norm/optimizer_1"}
+
+
+def test_a_dropped_batch_lands_nowhere(tmp_path: Any) -> None:
+    class Drops(Spy):
+        def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+            if trainer.global_step == 4:
+                Desk.of(trainer).meter.drop_batch()
+
+    spy, logger = Drops(), CSVLogger(tmp_path)
+    quiet_trainer(callbacks=[spy], logger=logger).fit(Mlp())
+    assert [r.step for r in spy.readings] == [0, 1, 2, 4, 5, 6, 7]
+    assert [int(row["step"]) for row in logged(logger) if row["tuning/grad_norm"]] == [0, 1, 2, 4, 5, 6, 7]
+
+
+def test_a_replaced_parameter_is_measured_anew() -> None:
+    class Replaces(Spy):
+        def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+            if trainer.global_step == 3:
+                old, new = pl_module.net[4], torch.nn.Linear(16, 3)
+                pl_module.net[4] = new
+                group = trainer.optimizers[0].param_groups[0]
+                swap = {id(old.weight): new.weight, id(old.bias): new.bias}
+                group["params"] = [swap.get(id(p), p) for p in group["params"]]
+
+    spy = Replaces()
+    quiet_trainer(callbacks=[spy]).fit(Mlp())
+    assert len(spy.oracle) == 8
 
 
 def test_trainer_and_meter_die_together() -> None:

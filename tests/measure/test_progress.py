@@ -43,6 +43,23 @@ def test_states(curve: Callable[[int], float], steps: int, noise: float, state: 
     assert after(noisy(curve, steps, noise, seed)).state == state
 
 
+def test_a_run_that_learns_all_within_the_first_block_has_converged() -> None:
+    for seed in range(5):
+        losses = noisy(lambda step: 2.3 * 0.3**step + 0.01, 300, 0.005, seed)
+        assert after(losses).state == "converged"
+
+
+def test_a_heavy_tail_does_not_hide_the_gain() -> None:
+    tail = random.Random(0)
+    losses = [-9.4 * (step < 4) - 31 * (step >= 4) + 4 * tail.paretovariate(3) for step in range(400)]
+    assert after(losses).state == "converged"
+
+
+def test_losses_of_any_size_are_judged() -> None:
+    assert after([1e200 * step for step in range(100)]).state == "diverging"
+    assert after([1e90 * 0.9**step for step in range(100)]).state in ("learning", "converged")
+
+
 def test_nothing_is_known_at_first() -> None:
     assert Progress().state == "unknown"
     assert after([2.3] * 25).state == "unknown"
@@ -74,7 +91,7 @@ def test_a_bad_block_is_refused() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.floats(allow_nan=True, allow_infinity=True, width=32), max_size=120), st.integers(0, 120))
+@given(st.lists(st.floats(allow_nan=True, allow_infinity=True, width=64), max_size=120), st.integers(0, 120))
 def test_a_resumed_progress_goes_on_as_if_unbroken(losses: list[float], cut: int) -> None:
     resumed = Progress()
     resumed.load_state_dict(after(losses[:cut]).state_dict())
