@@ -1,7 +1,7 @@
 """The numbers of a step, measured once per trainer and shared; and whether the run learns."""
 
 from lightning_tuning.measure.landing import Landing
-from lightning_tuning.measure.meter import GradientNorms, Meter, Reading
+from lightning_tuning.measure.meter import GradientNorms, Meter, Reading, plain_name
 from lightning_tuning.measure.progress import Progress
 
-__all__ = ["GradientNorms", "Landing", "Meter", "Progress", "Reading"]
+__all__ = ["GradientNorms", "Landing", "Meter", "Progress", "Reading", "plain_name"]

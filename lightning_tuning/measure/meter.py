@@ -18,11 +18,20 @@ from lightning_tuning.functional import global_norm
 from lightning_tuning.measure.landing import Landing
 from lightning_tuning.measure.sharding import sharded_norms
 
-__all__ = ["GradientNorms", "Meter", "Reading"]
+__all__ = ["GradientNorms", "Meter", "Reading", "plain_name"]
 
 
 _WRAPPERS = re.compile(r"_(fsdp_wrapped_module|checkpoint_wrapped_module|orig_mod)\.")
-"""What FSDP, activation checkpointing and ``torch.compile`` put into the names of parameters."""
+
+
+def plain_name(name: str) -> str:
+    """A parameter's name without what FSDP, activation checkpointing and ``torch.compile`` put into it.
+
+    Example:
+        >>> plain_name("net._orig_mod.0.weight")
+        'net.0.weight'
+    """
+    return _WRAPPERS.sub("", name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,7 +217,7 @@ class Meter:
         """Dotted names, looked up anew whenever a parameter is another one than the last time."""
         known = self._named.get(len(parameters))
         if known is None or known[0] != list(map(id, parameters)):
-            name_of = {id(p): _WRAPPERS.sub("", n) for n, p in self._trainer.lightning_module.named_parameters()}
+            name_of = {id(p): plain_name(n) for n, p in self._trainer.lightning_module.named_parameters()}
             names = tuple(name_of.get(id(p), f"<unnamed {i}>") for i, p in enumerate(parameters))
             self._named[len(parameters)] = known = list(map(id, parameters)), names
         return known[1]

@@ -8,7 +8,7 @@ import pkgutil
 from collections.abc import Callable
 
 import lightning_tuning
-from lightning_tuning.runtime import Desk, TuningCallback
+from lightning_tuning.runtime import TuningCallback
 
 OBSERVER_ROOMS = ("checks", "monitors")
 
@@ -45,4 +45,4 @@ def observers() -> list[TuningCallback]:
 
 Factory = Callable[[], list[TuningCallback]]
 
-__all__ = ["ARGUMENTS", "CALLBACKS", "OBSERVERS", "Desk", "Factory", "make", "observers"]
+__all__ = ["CALLBACKS", "OBSERVERS", "Factory", "make", "observers"]

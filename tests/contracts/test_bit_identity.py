@@ -1,4 +1,8 @@
-"""A run with every check and monitor attached ends bit-identical to the same run without; so does the suite's."""
+"""A run with every check and monitor attached ends bit-identical to the same run without; so does the suite's.
+
+The compiled nets are compiled by :func:`rounds_differently`, whose numbers are not those of the eager net (as
+inductor's are not): a step run eagerly for the sake of looking at it would show in the weights.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +16,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_tuning import TuningSuite
+from lightning_tuning import DropoutBNConflictWarning, TuningSuite
 from tests.contracts.discovery import Factory, observers
 from tests.helpers import MODEL_KINDS, BNConvNet, DropoutNet, Mlp, TinyModule, quiet_trainer
+
+
+def rounds_differently(graph: torch.fx.GraphModule, _: list[Tensor]) -> Callable[..., list[Any]]:
+    """A backend for ``torch.compile``: the eager graph, each floating output off by some 32 ulp."""
+
+    def run(*args: Any) -> list[Any]:
+        return [o * (1 + 2**-18) if torch.is_tensor(o) and o.is_floating_point() else o for o in graph(*args)]
+
+    return run
 
 
 class CompiledNet(Mlp):
@@ -22,15 +35,27 @@ class CompiledNet(Mlp):
 
     def __init__(self) -> None:
         super().__init__()
-        self.net = torch.compile(self.net, backend="aot_eager")
+        self.net = torch.compile(self.net, backend=rounds_differently)
+
+
+class Wrapped(torch.nn.Module):
+    """A module of the user's own: ``Module.compile`` leaves torch's (a ``Sequential``) as they are."""
+
+    def __init__(self, body: torch.nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x)
 
 
 class CompiledDropoutNet(DropoutNet):
-    """The compiled part draws from the RNG."""
+    """The compiled part draws from the RNG, and was compiled in place."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.net.compile(backend="aot_eager")
+        self.net = Wrapped(self.net)
+        self.net.compile(backend=rounds_differently)
 
 
 class FrozenEncoder(TinyModule):
@@ -120,3 +145,19 @@ def test_the_comparison_can_fail() -> None:
 
     with pytest.raises(AssertionError, match="net"):
         assert_identical(fit(DropoutNet, []), fit(DropoutNet, [Meddler()]))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # dynamo's, which can't trace the recorder's hooks
+@pytest.mark.parametrize("kind", [CompiledNet, CompiledDropoutNet, FrozenEncoder], ids=lambda kind: kind.__name__)
+def test_recording_the_real_step_of_these_would_show(kind: type[TinyModule], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What keeps them apart is the refusal to record them live, so without it the comparison has to fail."""
+    monkeypatch.setattr("lightning_tuning.runtime.tracing.why_not_live", lambda module: None)
+    with pytest.raises(AssertionError, match="net"):
+        assert_identical(fit(kind, []), fit(kind, [DropoutBNConflictWarning()]))
+
+
+@pytest.mark.parametrize("kind", [CompiledNet, CompiledDropoutNet], ids=lambda kind: kind.__name__)
+def test_the_compiled_numbers_are_not_the_eager_ones(kind: type[TinyModule]) -> None:
+    compiled = fit(kind, [])
+    with torch.compiler.set_stance("force_eager"), pytest.raises(AssertionError, match="net"):
+        assert_identical(compiled, fit(kind, []))

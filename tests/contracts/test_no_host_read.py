@@ -7,10 +7,13 @@ the device to the host; the meter's landing is the one place where the copy is a
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import inspect
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
+import lightning.pytorch as pl
 import pytest
 import torch
 from torch import Tensor, nn
@@ -19,8 +22,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lightning_tuning import functional
-from lightning_tuning.measure import Landing
+from lightning_tuning.measure import GradientNorms, Landing, Meter
 from lightning_tuning.measure.sharding import sharded_norms
+from lightning_tuning.runtime import Desk
+from tests.contracts import discovery
 
 DRAWS = (torch.ops.aten.normal_.default, torch.ops.aten.uniform_.default)
 
@@ -57,10 +62,17 @@ class NoHostRead(TorchDispatchMode):
 
 
 @contextlib.contextmanager
-def fake_cuda(landings: int = 0) -> Iterator[Callable[..., Tensor]]:
-    """Inside, ``make(*shape, dtype=...)`` gives fake CUDA tensors, and host reads raise."""
-    with FakeTensorMode(allow_non_fake_inputs=False), NoHostRead(landings):
+def fake_tensors() -> Iterator[Callable[..., Tensor]]:
+    """Inside, ``make(*shape, dtype=...)`` gives fake CUDA tensors. (Never send them backward: that crashes.)"""
+    with FakeTensorMode(allow_non_fake_inputs=False):
         yield lambda *shape, dtype=torch.float32: torch.empty(*shape, dtype=dtype, device="cuda")
+
+
+@contextlib.contextmanager
+def fake_cuda(landings: int = 0) -> Iterator[Callable[..., Tensor]]:
+    """Likewise, and host reads raise."""
+    with fake_tensors() as make, NoHostRead(landings):
+        yield make
 
 
 @pytest.mark.parametrize(
@@ -115,7 +127,7 @@ def test_functional_reads_nothing(name: str) -> None:
 
 def test_norms_of_plain_gradients_read_nothing() -> None:
     with fake_cuda() as make:
-        norms = sharded_norms([make(3, 4), make(5)], flat_pieces=False)
+        norms = sharded_norms([make(3, 4), make(5)])
         assert norms.device.type == "cuda"
 
 
@@ -161,12 +173,140 @@ def test_landing_copies_once_and_never_waits(events: list[Event]) -> None:
     assert received == []
 
 
-def test_the_way_of_a_gradient_norm(events: list[Event]) -> None:
-    """Measure, send, look: one copy, no wait."""
-    with fake_cuda(landings=1) as make:
-        gradients = [make(16, 8), make(16), make(1, 16, dtype=torch.bfloat16)]
-        each = sharded_norms(gradients, flat_pieces=False)
-        landing = Landing()
-        landing.send([make(()), functional.global_norm(each), each], lambda numbers: None)
-        landing.collect()
-    assert len(events) == 1
+class Net(pl.LightningModule):
+    """Parameters on the fake device, with gradients; no step is ever run on them."""
+
+    automatic_optimization = True
+
+    def __init__(self, make: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.weight, self.bias, self.coarse, self.unused = (
+            nn.Parameter(make(*shape, dtype=dtype))
+            for shape, dtype in (
+                ((16, 8), torch.float32), ((16,), torch.float32), ((1, 16), torch.bfloat16), ((2,), torch.float32)
+            )
+        )  # fmt: skip
+        for parameter in (self.weight, self.bias, self.coarse):
+            parameter.grad = make(*parameter.shape, dtype=parameter.dtype)
+
+
+class Optimizer:
+    """Stands for one: its parameters, and whether it is fused."""
+
+    def __init__(self, module: nn.Module, *, fused: bool = False) -> None:
+        self.param_groups = [{"params": list(module.parameters())}]
+        self._step_supports_amp_scaling = fused
+
+
+class Run:
+    """Stands for a trainer in mid-fit on one CUDA device."""
+
+    barebones = sanity_checking = False
+    accumulate_grad_batches = log_every_n_steps = world_size = num_nodes = 1
+    current_epoch = global_step = global_rank = 0
+    estimated_stepping_batches = 100
+    ckpt_path = None
+    is_global_zero = True
+
+    def __init__(self, module: pl.LightningModule, scale: Tensor | None = None, *, fused: bool = False) -> None:
+        self.lightning_module = self.model = module
+        self.optimizers = [Optimizer(module, fused=fused)]
+        self.callbacks: list[Any] = []
+        self.loggers: list[Any] = [SimpleNamespace(log_metrics=self.log)]
+        self.logged: list[dict[str, float]] = []
+        self.strategy = SimpleNamespace(root_device=torch.device("cuda"))
+        self.precision_plugin = SimpleNamespace(scaler=None if scale is None else SimpleNamespace(_scale=scale))
+        self.fit_loop = SimpleNamespace(epoch_loop=SimpleNamespace(_batches_that_stepped=0))
+
+    def log(self, metrics: dict[str, float], step: int) -> None:
+        self.logged.append(metrics)
+
+
+def step(trainer: Any, callbacks: list[Any], make: Callable[..., Tensor]) -> None:
+    """The hooks of one batch, in Lightning's order."""
+    batch, loss = [make(4, 8), make(4, dtype=torch.int64)], make(())
+    arguments: dict[str, tuple[Any, ...]] = {
+        "on_train_batch_start": (batch, trainer.global_step),
+        "on_before_backward": (loss,),
+        "on_after_backward": (),
+        "on_before_optimizer_step": (trainer.optimizers[0],),
+        "on_train_batch_end": ({"loss": loss}, batch, trainer.global_step),
+    }
+    for hook, given in arguments.items():
+        if hook == "on_train_batch_end":
+            trainer.global_step += 1
+        for callback in callbacks:
+            getattr(callback, hook)(trainer, trainer.lightning_module, *given)
+
+
+@pytest.mark.parametrize("fused", [False, True], ids=["plain", "fused with a GradScaler"])
+def test_the_meter_lands_once_per_batch(fused: bool, events: list[Event]) -> None:
+    with fake_tensors() as make:
+        trainer = Run(Net(make), make(()) if fused else None, fused=fused)
+        meter = Meter(trainer)
+        meter.subscribe(lambda reading: None)
+        for batch in range(1, 4):
+            with NoHostRead(landings=1) as mode:
+                meter.on_backward()
+                norms = meter.gradient_norms(trainer.optimizers[0])
+                assert meter.gradient_norms(trainer.optimizers[0]) is norms
+                trainer.global_step += 1
+                meter.on_batch_end(make(()))
+            assert mode.landings == 0
+            assert norms.names == ("weight", "bias", "coarse")
+            assert norms.each.device.type == norms.total.device.type == "cuda"
+            assert len(events) == batch
+            forget_queries(events)
+    assert not any(event.waited for event in events)
+    assert trainer.logged == []
+
+
+@pytest.mark.parametrize("name", discovery.OBSERVERS)
+def test_no_observer_reads_in_a_steady_step(name: str, events: list[Event]) -> None:
+    with fake_tensors() as make:
+        module = Net(make)
+        trainer = Run(module)
+        callback = discovery.make(name)
+        callback.setup(trainer, module, "fit")
+        desk = Desk.of(trainer)
+        desk.tracer = type(desk.tracer)()  # the first step, which is traced, is not a steady one
+        for starting in (callback, desk):
+            starting.on_train_start(trainer, module)
+        for _ in range(3):
+            with NoHostRead(landings=1):
+                step(trainer, [callback, desk], make)
+            forget_queries(events)
+    assert not any(event.waited for event in events)
+    assert desk in trainer.callbacks
+
+
+def forget_queries(events: list[Event]) -> None:
+    """The device lags behind: nothing has arrived."""
+    for event in events:
+        event.queries = 0
+
+
+def test_a_read_in_the_meter_is_caught(events: list[Event], monkeypatch: pytest.MonkeyPatch) -> None:
+    measure = Meter._measure
+
+    def reading(self: Meter, optimizer: Any) -> GradientNorms:
+        norms = measure(self, optimizer)
+        return dataclasses.replace(norms, total=torch.full_like(norms.total, norms.total.item()))
+
+    monkeypatch.setattr(Meter, "_measure", reading)
+    with pytest.raises(HostReadError, match="reads a scalar"):
+        test_the_meter_lands_once_per_batch(False, events)
+    with pytest.raises(HostReadError, match="reads a scalar"):
+        test_no_observer_reads_in_a_steady_step("GradientExplosionMonitor", events)
+
+
+def test_a_second_landing_is_caught(events: list[Event], monkeypatch: pytest.MonkeyPatch) -> None:
+    send = Meter._send
+
+    def twice(self: Meter, reading: Any, norms: Any, loss: Any) -> None:
+        send(self, reading, norms, loss)
+        send(self, reading, norms, loss)
+
+    monkeypatch.setattr(Meter, "_send", twice)
+    with pytest.raises(HostReadError, match="copies"):
+        test_the_meter_lands_once_per_batch(False, events)

@@ -77,7 +77,6 @@ def memory(trainer: pl.Trainer) -> dict[str, Any]:
     return {
         "findings": [f.to_dict() for f in Journal.of(trainer).findings],
         "progress": desk.progress.state_dict(),
-        "meter": desk.meter.state_dict(),
         "monitor": monitor.tuning_state(),
     }
 
