@@ -5,7 +5,7 @@ machine hits all of them; the ratio is taken within a round, and the median over
 of a run (imports, allocator, the trace of the first batch) are timed apart: they are paid once.
 
     make bench
-    python benchmarks/bench.py --rounds 9 --steps 400 --only cnn
+    python benchmarks/bench.py --rounds 9 --steps 300 --only cnn
 """
 
 from __future__ import annotations
@@ -79,6 +79,7 @@ def cnn() -> Synthetic:
 
 
 MODELS: dict[str, Callable[[], Synthetic]] = {"mlp": mlp, "cnn": cnn}
+STEPS = {"mlp": 400, "cnn": 100}
 
 ATTACHED: dict[str, Callable[[], list[pl.Callback]]] = {
     "bare Trainer": list,
@@ -166,7 +167,7 @@ def main() -> None:
     """Parse the arguments and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, help=f"in each run; default: {STEPS}")
     parser.add_argument("--only", choices=MODELS, help="measure this model alone")
     parser.add_argument(
         "--clock", choices=("wall", "cpu"), default="wall", help="cpu: on a machine that others use too"
@@ -180,7 +181,9 @@ def main() -> None:
     )  # Lightning's own use of torch's pytree
     read = time.perf_counter if arguments.clock == "wall" else time.process_time
     for model in MODELS if arguments.only is None else [arguments.only]:
-        bench(model, rounds=arguments.rounds, steps=arguments.steps, read=read, console=Console(width=118))
+        bench(
+            model, rounds=arguments.rounds, steps=arguments.steps or STEPS[model], read=read, console=Console(width=118)
+        )
 
 
 if __name__ == "__main__":

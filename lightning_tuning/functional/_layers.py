@@ -11,7 +11,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from lightning_tuning.functional.initialization import fan_in_and_fan_out
 
-__all__ = ["NORMALIZATIONS", "WeightSlot", "bias_names", "weight_slots"]
+__all__ = ["NORMALIZATIONS", "WeightSlot", "bias_bound", "bias_names", "weight_slots"]
 
 NORMALIZATIONS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
 
@@ -69,6 +69,19 @@ def bias_names(module: nn.Module) -> list[str]:
     if isinstance(module, nn.MultiheadAttention):
         return ["in_proj_bias"] if _own(module, "in_proj_bias") is not None else []
     return [name for name, p in module.named_parameters(recurse=False) if name.startswith("bias") and p.dim() == 1]
+
+
+def bias_bound(module: nn.Module) -> float:
+    """No bias that torch has filled is larger than this: the biases of attention are 0, the others uniform."""
+    if isinstance(module, nn.RNNBase | nn.RNNCellBase):
+        fan_in = module.hidden_size
+    elif isinstance(module, nn.Bilinear):
+        fan_in = module.in1_features
+    elif isinstance(module, nn.Linear | _ConvNd):
+        fan_in = math.prod(module.weight.shape[1:])  # torch's fan-in, of a transposed convolution too
+    else:
+        return 0.0
+    return 1 / math.sqrt(max(fan_in, 1))
 
 
 def _own(module: nn.Module, name: str) -> Tensor | None:

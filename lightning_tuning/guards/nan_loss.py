@@ -118,7 +118,7 @@ class NanLossGuard(TuningCallback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at the weights."""
-        self._check_weights(trainer, pl_module, "before the first step")
+        self._check_weights(trainer, pl_module, "before the first step" if not trainer.global_step else "when resumed")
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Modules may have been added or replaced."""

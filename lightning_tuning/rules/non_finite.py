@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lightning_tuning.findings import Finding, Rule, Severity, register
+from lightning_tuning.rules._remedies import REMEDIES, START_AGAIN, remedy_for, remedy_for_weights
 
 if TYPE_CHECKING:
     from lightning_tuning.trace.nonfinite import Origin
@@ -58,31 +59,10 @@ LT703 = register(
         severity=Severity.ERROR,
         kind="fact",
         why="A weight of NaN or infinity makes every later loss so; nothing in the run can bring it back.",
-        remedy="start again from the last good checkpoint, with a lower learning rate or clipped gradients.",
+        remedy=START_AGAIN,
         source=_SOURCE,
     )
 )
-
-REMEDIES = {
-    "bad-sample": "mend or filter the data; `NanLossGuard(action='skip')` drops such batches.",
-    "bad-weights": "start again from the last good checkpoint, with a lower learning rate or clipped gradients.",
-    "log-of-zero": "bound it below: `x.clamp_min(eps).log()`, or take `log_softmax`/`logsigmoid` of the logits.",
-    "log-of-negative": "keep the argument positive: `F.softplus(x)`, or `x.clamp_min(eps)`.",
-    "exp-overflow": "bound the exponent (`x.clamp_max(20)`), or use `logsumexp`, `softmax`, `log_softmax`.",
-    "overflow": "lower the learning rate, clip with `Trainer(gradient_clip_val=...)`, or normalize what goes in.",
-    "half-overflow": "`Trainer(precision='bf16-mixed')`, or run this operation in float32.",
-    "division-by-zero": "divide by `x.clamp_min(eps)` or `x + eps`.",
-    "sqrt-at-zero": "put the eps inside: `(x + eps).sqrt()`.",
-    "norm-at-zero": "put an eps inside: `(x.square().sum(-1) + eps).sqrt()`, or use `F.normalize`.",
-    "pow-domain": "keep the base above 0: `x.clamp_min(eps) ** p`.",
-    "trig-domain": "stay off the edge: `x.clamp(-1 + eps, 1 - eps)`.",
-    "masked-softmax": "leave one position unmasked in every row, or mask with a large finite number instead of -inf.",
-    "empty-reduction": "guard the empty case: `x.mean() if x.numel() else x.sum()`.",
-    "all-targets-ignored": "`reduction='sum'` divided by `valid.sum().clamp_min(1)`.",
-    "where-branch": "mask what goes in too: `torch.where(ok, torch.where(ok, x, 1).log(), 0)`.",
-    "exploding-gradients": "clip: `Trainer(gradient_clip_val=...)`, lower the learning rate, or warm it up.",
-}
-"""What to change, by cause; for other causes the rule's own remedy."""
 
 _TREND = 10.0
 """Last gradient norm over the median of those before it that is called growth; LT601's threshold."""
@@ -149,7 +129,7 @@ def judge_bad_step(step: BadStep) -> Finding:
         f"{what}{whose}: {_reason(step)}",
         where=_where(step.origin),
         evidence=_evidence(step, cause),
-        remedy=REMEDIES.get(cause),
+        remedy=remedy_for(cause, step.origin, step=step.step),
         source_line=None if step.origin is None else step.origin.source_line,
     )
 
@@ -161,7 +141,7 @@ def broken_weights(names: Sequence[str], *, when: str, norms: Sequence[float] = 
         names: their dotted names, at least one, in the module's order.
         when: ends the sentence: ``"before the first step"``, ``"at the end of epoch 3"``.
         norms: global gradient norms of the last healthy updates.
-        step: ``trainer.global_step``.
+        step: ``trainer.global_step``; before the first update there is no training to blame, and the remedy differs.
 
     Example:
         >>> broken_weights(["net.0.weight"], when="before the first step").headline()
@@ -177,7 +157,7 @@ def broken_weights(names: Sequence[str], *, when: str, norms: Sequence[float] = 
         "parameters": len(names),
         **_trend(norms),
     }
-    return LT703.finding(message, where=names[0], evidence=evidence)
+    return LT703.finding(message, where=names[0], evidence=evidence, remedy=remedy_for_weights(step=step))
 
 
 def _cause(step: BadStep) -> str:
@@ -192,7 +172,7 @@ def _reason(step: BadStep) -> str:
     if step.origin is None:
         return grew or step.blind or "the step was not replayed"
     # The finding has place and line of its own.
-    reason = dataclasses.replace(step.origin, module=None, source_line=None).sentence()
+    reason = dataclasses.replace(step.origin, module=None, source_line=None).sentence(batch_idx=step.batch_idx)
     return f"{reason}; {grew}" if grew and step.origin.cause in _OF_GROWTH else reason
 
 
@@ -245,4 +225,5 @@ def _row(norms: Sequence[float]) -> str:
 
 def _listed(names: Sequence[str]) -> str:
     shown = ", ".join(names[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more parameters"
+    more = len(names) - 3
+    return shown if more <= 0 else f"{shown} and {more} more parameter{'' if more == 1 else 's'}"

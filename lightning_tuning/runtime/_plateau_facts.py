@@ -14,11 +14,12 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 __all__ = [
+    "checks_text",
+    "cut_text",
     "is_at_last_batch",
     "learning_rates",
     "may_be_logged_later",
     "missing_metric",
-    "rates_text",
     "reading",
     "reading_of_epoch",
     "refuse_disagreement",
@@ -57,7 +58,29 @@ def learning_rates(scheduler: ReduceLROnPlateau) -> list[float]:
     return [float(group["lr"]) for group in scheduler.optimizer.param_groups]
 
 
-def rates_text(rates: list[float]) -> str:
+def cut_text(trainer: Trainer, scheduler: ReduceLROnPlateau, before: list[float]) -> str:
+    """``"the learning rate 0.1 -> 0.05"``, and of which optimizer if there are several; empty if no rate fell.
+
+    Args:
+        trainer: of the run.
+        scheduler: that may have lowered rates.
+        before: the rates before, one per parameter group; groups that were added since are no concern of its.
+    """
+    after = learning_rates(scheduler)[: len(before)]
+    if not any(new < old for old, new in zip(before, after, strict=False)):
+        return ""
+    optimizers = trainer.optimizers
+    index = next((i for i, optimizer in enumerate(optimizers) if optimizer is scheduler.optimizer), None)
+    whose = "" if len(optimizers) < 2 or index is None else f" of optimizer {index}"
+    return f"the learning rate{whose} {_rates_text(before)} -> {_rates_text(after)}"
+
+
+def checks_text(count: int) -> str:
+    """``"1 check"``, ``"2 checks"``."""
+    return f"{count} check{'' if count == 1 else 's'}"
+
+
+def _rates_text(rates: list[float]) -> str:
     """``"0.1"``, or ``"[0.1, 0.01]"`` if the groups differ."""
     texts = [f"{rate:.4g}" for rate in rates]
     return texts[0] if len(set(texts)) == 1 else f"[{', '.join(texts)}]"

@@ -24,11 +24,12 @@ from lightning.pytorch import LightningModule, Trainer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lightning_tuning.runtime._plateau_facts import (
+    checks_text,
+    cut_text,
     is_at_last_batch,
     learning_rates,
     may_be_logged_later,
     missing_metric,
-    rates_text,
     reading,
     reading_of_epoch,
     refuse_disagreement,
@@ -187,11 +188,10 @@ class PlateauKeeper(TuningCallback):
         for scheduler, count, before in zip(self._watch.schedulers, due.counts, due.rates, strict=True):
             if scheduler.last_epoch == count:
                 trainer.lightning_module.lr_scheduler_step(scheduler, value)
-            if (after := learning_rates(scheduler)) != before:
+            if cut := cut_text(trainer, scheduler, before):
                 Desk.of(trainer).journal.note(
-                    f"{self._owner} lowered the learning rate {rates_text(before)} -> {rates_text(after)} at epoch "
-                    f"{due.epoch} ({self._watch.monitor} flat for {scheduler.patience + 1} checks, best "
-                    f"{scheduler.best:.4g})"
+                    f"{self._owner} lowered {cut} at epoch {due.epoch} ({self._watch.monitor} flat for "
+                    f"{checks_text(scheduler.patience + 1)}, best {scheduler.best:.4g})"
                 )
         self._settled = due.epoch
         self._readings = [*self._readings[: _KEPT_READINGS - 1], value]  # the first ones, and the latest

@@ -55,6 +55,9 @@ _ARITHMETIC = frozenset(
         "softplus",
     ]
 )
+_PRODUCTS = {**dict.fromkeys(("matmul", "dot", "vdot", "conv"), "products"), "mse_loss": "squares"}
+"""What these sum of their inputs: what overflows is larger than any number that went in."""
+
 _NORMALISATIONS = frozenset({"batch_norm", "layer_norm", "group_norm", "rms_norm"})
 _INVERSE = frozenset({"acos", "asin", "acosh", "atanh", "erfinv", "ndtri", "special_ndtri"})
 
@@ -167,15 +170,21 @@ def _empty(evidence: Evidence) -> Verdict | None:
     if values == 0:
         return "empty-reduction", f"{evidence.op} of no values"
     if evidence.op in {"var", "std"} and values // results <= float(evidence.arguments.get("correction", 1) or 0):
-        return "empty-reduction", f"{evidence.op} of {values // results} value(s)"
+        count = values // results
+        return "empty-reduction", f"{evidence.op} of {count} value{'' if count == 1 else 's'}"
     return None
 
 
 def _overflow(evidence: Evidence, values: list[float]) -> Verdict:
     dtype = evidence.output.dtype
     cause = "half-overflow" if dtype is torch.float16 else "overflow"
-    what = ", ".join(map(_show, values)) if values else f"values up to {_show(_largest(evidence))}"
-    return cause, f"{evidence.op} of {what} in {_dtype(dtype)} (largest: {_show(torch.finfo(dtype).max)})"
+    limit, largest = _limit(evidence), _largest(evidence)
+    if not values and evidence.op in _PRODUCTS:
+        what = _PRODUCTS[evidence.op]
+        what = what if largest > limit / largest else f"sums of {what}"
+        return cause, f"{evidence.op}: {what} of values up to {_show(largest)} exceed {_show(limit)} ({_dtype(dtype)})"
+    what = ", ".join(map(_show, values)) if values else f"values up to {_show(largest)}"
+    return cause, f"{evidence.op} of {what} in {_dtype(dtype)} (largest: {_show(limit)})"
 
 
 def _largest(evidence: Evidence) -> float:
@@ -193,6 +202,14 @@ def _dtype(dtype: torch.dtype) -> str:
 
 
 def _show(value: float) -> str:
-    """Four digits, and a point even where there is nothing behind it."""
-    text = f"{value + 0.0:.4g}"  # no -0
+    """Four digits, or as many as tell it from the edge of a domain, and a point even with nothing behind it.
+
+    Example:
+        >>> _show(2.0), _show(0.12345), _show(1.0000002384185791), _show(-1.0000000000000002)
+        ('2.0', '0.1235', '1.0000002', '-1.0000000000000002')
+    """
+    for digits in (4, 8, 17):
+        text = f"{value + 0.0:.{digits}g}"  # no -0
+        if abs(float(text)) != 1 or abs(value) == 1:  # where acos, log1p and their like end
+            break
     return text if any(mark in text for mark in ".en") else f"{text}.0"

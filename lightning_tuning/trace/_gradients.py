@@ -10,6 +10,7 @@ from lightning_tuning.trace._origin import Origin
 __all__ = ["discarded", "of_gradient"]
 
 _NORMS = ("NormBackward", "LinalgVectorNormBackward", "CdistBackward", "PdistBackward", "HypotBackward")
+_SPECTRAL = ("LinalgEighBackward", "LinalgEigBackward", "LinalgSvdBackward")
 _INVERSE = ("AcosBackward", "AsinBackward", "AcoshBackward", "AtanhBackward", "ErfinvBackward")
 
 
@@ -36,9 +37,12 @@ def of_gradient(node: Any, cause: str, detail: str, *, unused: bool) -> tuple[st
     if name.startswith("SqrtBackward"):
         before = node.next_functions[0][0]
         reduced = before is not None and before.name().startswith(("SumBackward", "MeanBackward"))
-        return ("norm-at-zero", "norm'(0.0)") if reduced else ("sqrt-at-zero", "sqrt'(0.0)")
+        return "norm-at-zero" if reduced else "sqrt-at-zero", "the gradient of sqrt at 0 is infinite"
     if name.startswith(_NORMS):
-        return "norm-at-zero", f"{forward}'(0.0)"
+        return "norm-at-zero", f"the gradient of {forward.removeprefix('linalgvector')} at 0 does not exist"
+    if name.startswith(_SPECTRAL) and cause == "division-by-zero":
+        what = "equal or zero singular values" if "svd" in forward else "equal eigenvalues"
+        return "repeated-eigenvalues", f"the gradient of {forward.removeprefix('linalg')} at {what}: {detail}"
     if name.startswith("PowBackward"):
         cause = "pow-domain"
     elif name.startswith(_INVERSE):

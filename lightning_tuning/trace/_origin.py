@@ -22,6 +22,7 @@ CAUSES = {
     "norm-at-zero": "the gradient of a norm at the zero vector, which does not exist",
     "pow-domain": "a power outside its domain, or its gradient at 0",
     "trig-domain": "an inverse function outside its domain, or its gradient at the edge",
+    "repeated-eigenvalues": "the gradient of eigenvectors or singular vectors where values coincide; it does not exist",
     "masked-softmax": "a softmax over a row that is masked throughout",
     "empty-reduction": "a mean, deviation or the like over too few values",
     "all-targets-ignored": "a loss averaged over targets that are all ignored",
@@ -74,8 +75,11 @@ class Origin:
     names: tuple[str, ...] = ()
     samples: tuple[int, ...] = ()
 
-    def sentence(self) -> str:
+    def sentence(self, *, batch_idx: int | None = None) -> str:
         """The origin in one line, without a full stop.
+
+        Args:
+            batch_idx: of the batch, to be named with its bad samples. Default ``None``: not known.
 
         Example:
             >>> Origin(
@@ -96,17 +100,21 @@ class Origin:
             "batch['x'] holds NaN in samples 4, 9: 2 of 64 values"
         """
         if self.kind == "not-reproduced":
-            return "the step was finite when it was repeated, so the cause lies outside what a repetition sees"
+            return (
+                "the step was finite when it was repeated: it depends on state kept outside the module, on a race or "
+                "on a nondeterministic operation"
+            )
         count = f"{self.bad} of {self.total} values"
         if self.kind == "batch":
             shown = ", ".join(map(str, self.samples[:8])) + (", ..." if len(self.samples) > 8 else "")
             where = f" in sample{'s' if len(self.samples) > 1 else ''} {shown}" if self.samples else ""
+            if batch_idx is not None:
+                where += f" {'of' if where else 'in'} batch {batch_idx}"
             return f"{self.names[0]} holds {self.value}{where}: {count}"
         if self.kind == "weights":
             more = f" and {len(self.names) - 3} more" if len(self.names) > 3 else ""
-            return (
-                f"not finite before the step: {', '.join(self.names[:3])}{more} ({count} of the first are {self.value})"
-            )
+            first = " of the first" if len(self.names) > 1 else ""
+            return f"not finite before the step: {', '.join(self.names[:3])}{more} ({count}{first} are {self.value})"
         place = f" at {self.module}" if self.module else ""
         line = f" ({self.source_line})" if self.source_line else ""
         node = f" in {self.node}" if self.node and self.node not in self.detail else ""

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from lightning_tuning.functional._layers import bias_names
 from lightning_tuning.functional._recipes import Recipe, recipe_for
 from lightning_tuning.functional.initialization import (
     Distribution,
@@ -23,7 +24,7 @@ from lightning_tuning.functional.initialization import (
 )
 from lightning_tuning.trace.rng import RngState
 from lightning_tuning.treatments._init_report import InitReport, WeightInit
-from lightning_tuning.treatments._init_survey import Target
+from lightning_tuning.treatments._init_survey import SET, Target
 from lightning_tuning.treatments._init_trace import Use
 
 __all__ = ["Painter", "layer_recipe", "send_to_all"]
@@ -90,9 +91,12 @@ class Painter:
                 nn.init.constant_(self.root.get_parameter(name), self.bias)
             said.append(f"{self.bias:g}")
         lstm = target.module
-        if self.forget_bias is not None and isinstance(lstm, nn.LSTM | nn.LSTMCell) and target.biases:
-            set_forget_bias_(lstm, self.forget_bias)
-            said.append(f"forget {self.forget_bias:g}")
+        forgets = self.forget_bias if isinstance(lstm, nn.LSTM | nn.LSTMCell) else None
+        if forgets is not None and target.biases and len(target.biases) == len(bias_names(lstm)):
+            set_forget_bias_(cast("nn.LSTM", lstm), forgets)  # the sum of two: with one of them alone it would be off
+            said.append(f"forget {forgets:g}")
+        if self.bias is not None or forgets is not None:
+            self.report.left_alone.update(dict.fromkeys(target.set_biases, SET))
         return ", ".join(said)
 
 

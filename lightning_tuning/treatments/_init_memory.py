@@ -29,7 +29,7 @@ class Memory:
         return cls._by_module.setdefault(module, cls())
 
     def remember_fresh(self, name: str, weight: Tensor) -> None:
-        """``weight`` is as torch has filled it; a finder of learning rates may write to it and put it back."""
+        """``weight``, or a bias, is as it was filled; a finder of learning rates may write to it and put it back."""
         self._fresh[name] = _fingerprint(weight)
 
     def knows_fresh(self, name: str, weight: Tensor) -> bool:

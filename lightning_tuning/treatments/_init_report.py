@@ -47,7 +47,8 @@ class InitReport:
     Attributes:
         seed: of every draw.
         initialized: in the order of ``named_parameters``.
-        left_alone: the other parameters of two dimensions or more, with the reason.
+        left_alone: the other parameters of two dimensions or more, with the reason; and the biases, of layers that were
+            initialized, that somebody had set.
 
     Example:
         >>> report = InitReport(seed=1, left_alone={"embed.weight": "embedding"})
@@ -64,12 +65,19 @@ class InitReport:
     left_alone: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def headline(self) -> str:
-        """One line: how many weights, by which schemes."""
+        """One line: how many weights, by which schemes; if none, the main reason."""
         schemes = Counter(weight.scheme for weight in self.initialized)
         by = ", ".join(f"{scheme} {count}" for scheme, count in schemes.items())
         number = len(self.initialized)
         done = f"{number} weight{'' if number == 1 else 's'} initialized" + (f" ({by})" if by else "")
-        return f"weight initialization (seed {self.seed}): {done}, {len(self.left_alone)} left alone"
+        return f"weight initialization (seed {self.seed}): {done}, {len(self.left_alone)} left alone{self._why()}"
+
+    def _why(self) -> str:
+        """The reason why nothing was done, or the most frequent one; empty if something was."""
+        if self.initialized or not self.left_alone:
+            return ""
+        ((reason, count), *others) = Counter(self.left_alone.values()).most_common()
+        return f": {f'{count} of them ' if others else ''}{reason}"
 
     def __str__(self) -> str:
         lines = [self.headline()]

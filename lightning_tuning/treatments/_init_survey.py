@@ -13,11 +13,11 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from lightning_tuning.functional._layers import NORMALIZATIONS, WeightSlot, bias_names, weight_slots
+from lightning_tuning.functional._layers import NORMALIZATIONS, WeightSlot, bias_bound, bias_names, weight_slots
 from lightning_tuning.treatments._init_memory import Memory
 from lightning_tuning.treatments._init_scheme import Choice, is_exact, matches
 
-__all__ = ["Selection", "Target", "survey"]
+__all__ = ["SET", "Selection", "Target", "survey"]
 
 UNKNOWN_LAYER = "used by no layer of a known type"
 
@@ -32,6 +32,7 @@ class Target:
         slot: what it is in a layer of a known type; ``None`` for a parameter that the user's own code applies.
         choice: what ``scheme`` says for it; not ``None``.
         biases: dotted names of the biases that go with it.
+        set_biases: of the layer's other biases, those that are left alone because somebody has set them.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Target:
     slot: WeightSlot | None
     choice: Choice
     biases: tuple[str, ...] = ()
+    set_biases: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,12 +103,15 @@ def survey(root: nn.Module, selection: Selection, memory: Memory) -> tuple[list[
             kept[name] = reason
             continue
         prefix = name.removesuffix(attribute)
-        biases = []
+        biases: list[str] = []
+        set_biases: list[str] = []
         for bias in bias_names(module) if slot is not None else ():
             values = module.get_parameter(bias)
             if values.requires_grad and len(names[values]) == 1 and selection.takes(prefix + bias, module):
-                biases.append(prefix + bias)
-        targets.append(Target(name, module, slot, choice, tuple(biases)))
+                may_be_set = selection.overwrite or memory.knows_fresh(prefix + bias, values)
+                is_set = not may_be_set and _is_set(values, bias_bound(module))
+                (set_biases if is_set else biases).append(prefix + bias)
+        targets.append(Target(name, module, slot, choice, tuple(biases), tuple(set_biases)))
     return targets, kept
 
 
@@ -115,7 +120,7 @@ _LAZY = (
     " the right shape through it in `configure_model` or in the module's `__init__`, or exclude it."
 )
 _HANDLED = "initialized earlier, or loaded from a checkpoint"
-_SET = "set since its layer was built, by hand or from a file (`overwrite=True` initializes it too)"
+SET = "set since its layer was built, by hand or from a file (`overwrite=True` initializes it too)"
 _OWN = f"{UNKNOWN_LAYER} (`overwrite=True` initializes it where the first step applies it as a weight)"
 
 
@@ -181,8 +186,22 @@ def _reason_in_values(weight: Tensor, slot: WeightSlot, *, may_be_set: bool) -> 
         return "all zero: a branch that starts switched off"
     if may_be_set or low == high or math.isnan(low):  # no training leaves constants or NaN
         return ""
-    largest = slot.default_bound * (1 + 4 * torch.finfo(weight.dtype).eps)
-    return _SET if weight._version > 1 or max(-low, high) > largest else ""
+    return SET if weight._version > 1 or max(-low, high) > _rounded_up(slot.default_bound, weight) else ""
+
+
+def _is_set(bias: Tensor, bound: float) -> bool:
+    """The same of a bias; there a constant is somebody's work too (a prior on rare classes), if it is not 0."""
+    if bias.numel() == 0 or not bias.is_floating_point():
+        return False
+    low, high = (float(edge) for edge in torch.aminmax(bias.detach()))
+    if low == high == 0.0 or math.isnan(low):
+        return False
+    is_constant = low == high and bias.numel() > 2  # two draws of bfloat16 may well be the same
+    return is_constant or bias._version > 1 or max(-low, high) > _rounded_up(bound, bias)
+
+
+def _rounded_up(bound: float, values: Tensor) -> float:
+    return bound * (1 + 4 * torch.finfo(values.dtype).eps)
 
 
 def _is_reparametrized(name: str, module: nn.Module) -> bool:

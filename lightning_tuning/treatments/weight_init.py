@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -14,14 +14,13 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_tuning.functional.initialization import Distribution
 from lightning_tuning.runtime import CHECKPOINT_KEY, Desk, TuningCallback
-from lightning_tuning.trace import CannotReplay, Recorder, replay
 from lightning_tuning.treatments._configure_model import after_configure_model
 from lightning_tuning.treatments._init_draw import Painter, layer_recipe, send_to_all
 from lightning_tuning.treatments._init_memory import Memory
 from lightning_tuning.treatments._init_report import InitReport
-from lightning_tuning.treatments._init_scheme import Scheme, parse_globs, parse_scheme
+from lightning_tuning.treatments._init_scheme import Scheme, check_numbers, parse_globs, parse_scheme
 from lightning_tuning.treatments._init_survey import Selection, Target, survey
-from lightning_tuning.treatments._init_trace import Use, find_use
+from lightning_tuning.treatments._init_trace import Use, find_uses
 
 __all__ = ["WeightInitCallback"]
 
@@ -47,15 +46,16 @@ class WeightInitCallback(TuningCallback):
     orthogonal under every named scheme, gate by gate; the packed query-key-value weight of attention counts as three.
 
     Left alone, with the reason in the report: embeddings; normalization; frozen, tied and reparametrized weights;
-    all-zero weights (branches that start switched off: LoRA's B, adaLN-zero); weights that were set since their layer
-    was built, by hand or by loading a file (unless ``overwrite``); everything, if the run resumes from a checkpoint or
-    continues an earlier fit.
+    all-zero weights (branches that start switched off: LoRA's B, adaLN-zero); weights and biases that were set since
+    their layer was built, by hand or by loading a file (unless ``overwrite``), such as a prior of -4.6 on the logits of
+    rare classes; everything, if the run resumes from a checkpoint or continues an earlier fit.
 
     A scheme that needs no batch is applied right after ``configure_model``, before a checkpoint is restored (which
     replaces what was drawn), the optimizers are made and DDP sends rank 0's weights to all. ``"auto"`` waits for the
-    first batch: its training step runs once aside, everything it did is undone, the weights are filled in place, and
-    rank 0's go to all ranks. (A learning-rate finder and the sanity check, which come before, still see the weights as
-    they were, and so does a frozen copy of the model that was made before, a target network for instance.)
+    first batch (the second or third, if ``training_step`` returns ``None`` for those before it): its training step runs
+    once aside, everything it did is undone, the weights are filled in place, and rank 0's go to all ranks. (A
+    learning-rate finder and the sanity check, which come before, still see the weights as they were, and so does a
+    frozen copy of the model that was made before, a target network for instance.)
 
     All draws come from generators of their own, made from the seed and the name of the weight: the same run gets the
     same weights, one layer more does not change the others, and dropout and shuffling draw the same numbers as without.
@@ -68,13 +68,13 @@ class WeightInitCallback(TuningCallback):
             parameters too. The formulas: :func:`lightning_tuning.functional.initial_std`.
         distribution: ``"normal"`` (default, as in He's paper) or ``"uniform"``, with the same variance.
         bias: fills the biases of the layers whose weights are initialised. Default 0.0, as in the papers whose
-            variances are used here; ``None`` leaves them.
+            variances are used here; ``None`` leaves them all, and one that was set (see above) stays in any case.
         forget_bias: effective bias of an LSTM's forget gates (the sum of its two). Default 1.0 (Jozefowicz et al.
-            2015); ``None`` makes no difference between the gates.
+            2015); ``None`` makes no difference between the gates, and a bias that was set keeps them all.
         include: glob(s): only these. Default ``None``: all.
         exclude: glob(s): not these, parameters or layers.
-        overwrite: whether weights set by hand or loaded before the fit are initialised as well. Default ``False``:
-            nobody can tell a badly chosen weight from a trained one.
+        overwrite: whether weights and biases set by hand or loaded before the fit are initialised as well. Default
+            ``False``: nobody can tell a badly chosen weight from a trained one.
         seed: of the draws. Default ``None``: ``torch.initial_seed()``, which ``seed_everything`` sets; rank 0's counts.
 
     Attributes:
@@ -111,13 +111,7 @@ class WeightInitCallback(TuningCallback):
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        if distribution not in get_args(Distribution):
-            raise ValueError(f"`distribution` must be one of {get_args(Distribution)}, got {distribution!r}.")
-        for argument, value in (("bias", bias), ("forget_bias", forget_bias)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-                raise ValueError(f"`{argument}` must be a number or None, got {value!r}.")
-        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
-            raise ValueError(f"`seed` must be an integer or None, got {seed!r}.")
+        check_numbers(distribution=distribution, bias=bias, forget_bias=forget_bias, seed=seed)
         globs = parse_globs("include", include), parse_globs("exclude", exclude) or ()
         self.selection = Selection(parse_scheme(scheme), *globs, overwrite)
         self.distribution: Distribution = distribution
@@ -126,7 +120,8 @@ class WeightInitCallback(TuningCallback):
         self.seed = seed
         self.report_: InitReport | None = None
         self._fit = ""
-        self._resumed = False
+        self._resumed = self._continues = False
+        self._attempts = 0
         self._painter: Painter | None = None
         self._call_off: Callable[[], None] | None = None
         self._waiting: list[Target] = []
@@ -145,7 +140,8 @@ class WeightInitCallback(TuningCallback):
             )
         seed = torch.initial_seed() if self.seed is None else self.seed
         seed, self._fit = trainer.strategy.broadcast((seed, uuid.uuid4().hex))
-        self.report_, self._resumed = InitReport(seed), False
+        self.report_, self._attempts = InitReport(seed), 0
+        self._resumed = self._continues = False
         self._painter = Painter(pl_module, self.report_, self.distribution, self.bias, self.forget_bias)
         self._call_off = after_configure_model(pl_module, lambda: self._start(trainer, pl_module))
 
@@ -153,7 +149,7 @@ class WeightInitCallback(TuningCallback):
         """Learn that the run resumes; finders of learning rate and batch size only put back what they saved before."""
         super().on_load_checkpoint(trainer, pl_module, checkpoint)
         state = checkpoint.get(CHECKPOINT_KEY, {}).get(self._checkpoint_name, {})
-        self._resumed = state.get("fit") != self._fit
+        self._resumed, self._continues = state.get("fit") != self._fit, bool(state)
 
     def tuning_state(self) -> dict[str, Any]:
         """Which fit it was."""
@@ -168,19 +164,14 @@ class WeightInitCallback(TuningCallback):
             self._finish(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Look at the first batch, if a weight waits for that."""
+        """Look at the first batch, if a weight waits for that; at the next ones, if its step has no loss."""
         if not self._waiting:
             return
+        self._attempts += 1
+        uses = find_uses(trainer, pl_module, batch, batch_idx, self._waiting, attempt=self._attempts)
+        if uses is None:
+            return
         targets, self._waiting = self._waiting, []
-        recorder = Recorder(pl_module, batch)
-        try:
-            replay(trainer, pl_module, batch, batch_idx, context=recorder)
-        except CannotReplay as blind:
-            raise MisconfigurationException(
-                f"WeightInitCallback(scheme='auto') has to see the first training step. {blind} Name a scheme instead."
-            ) from blind
-        uses = {target.name: find_use(recorder.graph, target.name, target.slot, pl_module) for target in targets}
-        uses = trainer.strategy.broadcast(uses)  # a step may branch differently on another rank's batch
         for target in targets:
             use = uses[target.name]
             if isinstance(use, str):
@@ -189,6 +180,14 @@ class WeightInitCallback(TuningCallback):
                 self._fill(pl_module, target, use)
                 send_to_all(pl_module, (target.name, *target.biases))
         self._finish(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say so, if the run was over before a weight's turn came."""
+        if self._waiting:
+            reason = "the run ended before a training step had a loss"
+            self._report.left_alone.update({target.name: reason for target in self._waiting})
+            self._waiting = []
+            self._finish(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave nothing behind on the module."""
@@ -208,7 +207,8 @@ class WeightInitCallback(TuningCallback):
             recipe = layer_recipe(target)
             if target.choice == "auto" and recipe is None:
                 self._waiting.append(target)
-                Memory.of(pl_module).remember_fresh(target.name, pl_module.get_parameter(target.name))
+                for name in (target.name, *target.biases):
+                    Memory.of(pl_module).remember_fresh(name, pl_module.get_parameter(name))
             else:
                 self._fill(pl_module, target, None if recipe is None else Use(recipe))
 
@@ -226,7 +226,8 @@ class WeightInitCallback(TuningCallback):
     def _finish(self, trainer: Trainer) -> None:
         order = {name: place for place, (name, _) in enumerate(trainer.lightning_module.named_parameters())}
         self._report.initialized.sort(key=lambda row: order[row.name])
-        Desk.of(trainer).journal.note(self._report.headline())
+        if not (self._resumed and self._continues):  # the note of the run that is continued is there
+            Desk.of(trainer).journal.note(self._report.headline())
         rank_zero_info(str(self._report))
 
     @property

@@ -96,14 +96,65 @@ def test_why_there_was_no_replay_is_said() -> None:
 
 def test_many_parameters_are_counted() -> None:
     finding = judge_bad_step(BadStep(gradients=tuple("abcdefg")))
-    assert "a, b, c and 4 more parameters" in finding.message
+    assert "a, b, c and 4 more parameters is not" in finding.message
+    assert "a, b, c and 1 more parameter is not" in judge_bad_step(BadStep(gradients=tuple("abcd"))).message
     assert finding.evidence["parameters"] == 7
     assert broken_weights(["a", "b"], when="now").message.startswith("a, b are not finite")
 
 
 def test_every_remedy_is_for_a_cause() -> None:
     assert REMEDIES.keys() - {"exploding-gradients"} <= CAUSES.keys()
-    assert CAUSES.keys() - REMEDIES.keys() == {"constant", "unknown-op", "not-reproduced"}
+    assert CAUSES.keys() - REMEDIES.keys() == {"unknown-op"}
+
+
+def test_the_batch_of_a_bad_sample_is_named() -> None:
+    origin = Origin("batch", "bad-sample", names=("batch['x']",), samples=(5,), bad=1, total=8, value="NaN")
+    assert "in sample 5 of batch 2:" in judge_bad_step(BadStep(losses=(NAN,), origin=origin, batch_idx=2)).message
+
+
+def test_before_the_first_update_training_is_not_blamed() -> None:
+    for finding in (
+        broken_weights(["a"], when="before the first step"),
+        judge_bad_step(BadStep(losses=(NAN,), weights=("a",))),
+        judge_bad_step(BadStep(losses=(NAN,), origin=Origin("weights", "bad-weights", names=("buffer",)))),
+    ):
+        assert "nothing was trained yet" in finding.remedy
+        assert "torch.empty" in finding.remedy
+        assert "learning rate" not in finding.remedy
+    assert "checkpoint" in broken_weights(["a"], when="now", step=1).remedy
+
+
+def test_a_buffer_is_not_mended_by_a_lower_rate() -> None:
+    origin = Origin("weights", "bad-weights", names=("running_var",), bad=1, total=3, value="NaN")
+    finding = judge_bad_step(BadStep(losses=(NAN,), origin=origin, step=7))
+    assert finding.message.endswith("not finite before the step: running_var (1 of 3 values are NaN)")
+    assert "buffer" in finding.remedy
+    assert "learning rate" not in finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("origin", "said"),
+    [
+        (Origin("forward", "empty-reduction", "std", detail="std of 1 value"), "`x.std() if len(x) > 1"),
+        (Origin("forward", "empty-reduction", "var", detail="var of 1 value"), "correction=0"),
+        (Origin("forward", "empty-reduction", "mean", detail="mean of no values"), "x.numel()"),
+        (Origin("forward", "constant", "mul", detail="mul with inf"), "inf is a constant of the code"),
+        (Origin("forward", "constant", "mul", detail="mul of a constant, or a value from outside torch"), "finite"),
+        (Origin("not-reproduced", "not-reproduced"), "detect_anomaly=True"),
+        (Origin("backward", "repeated-eigenvalues", "linalg_eigh"), "eigvalsh"),
+        (Origin("backward", "sqrt-at-zero", "sqrt"), "clamp_min(eps).sqrt()"),
+    ],
+)
+def test_the_remedy_fits_the_case(origin: Origin, said: str) -> None:
+    assert said in judge_bad_step(BadStep(losses=(NAN,), origin=origin, step=4)).remedy
+
+
+def test_what_a_repetition_cannot_see_is_said() -> None:
+    origin = Origin("not-reproduced", "not-reproduced")
+    finding = judge_bad_step(BadStep(losses=(NAN,), origin=origin))
+    assert "state kept outside the module, on a race or on a nondeterministic operation" in finding.message
+    grown = judge_bad_step(BadStep(losses=(NAN,), origin=origin, norms=(1.0, 1.0, 50.0)))
+    assert grown.remedy == REMEDIES["exploding-gradients"]
 
 
 @pytest.mark.parametrize("cause", CAUSES)

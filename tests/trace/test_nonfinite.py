@@ -139,7 +139,7 @@ def total(module, x, y):
     return z.sum()  # <- origin
 
 
-@sick("overflow", op="matmul")
+@sick("overflow", op="matmul", detail="matmul: products of values up to 1e+25 exceed 3.403e+38 (float32)")
 def product_of_matrices(module, x, y):
     z = module(x) + 1e25
     return (z @ z.T).mean()  # <- origin
@@ -217,7 +217,7 @@ def negative_power_of_zero(module, x, y):
     return torch.pow(z, -1.5).mean()  # <- origin
 
 
-@sick("trig-domain", op="acos", detail="acos of 1.")
+@sick("trig-domain", op="acos", detail="acos of 1.0000001")
 def angle_between(module, x, y):
     cosine = torch.cos(module(x)) * 0 + 1.0000001
     return torch.acos(cosine).mean()  # <- origin
@@ -248,7 +248,7 @@ def mean_of_nothing(module, x, y):
     return z.mean()  # <- origin
 
 
-@sick("empty-reduction", op="std", detail="std of 1 value(s)")
+@sick("empty-reduction", op="std", detail="std of 1 value")
 def deviation_of_one(module, x, y):
     z = module(x)[:1]
     return z.std(0).mean()  # <- origin
@@ -279,13 +279,13 @@ class Distance(torch.autograd.Function):
         return gradient * z / z.abs()
 
 
-@sick("sqrt-at-zero", kind="backward", op="sqrt", detail="sqrt'(0.0)")
+@sick("sqrt-at-zero", kind="backward", op="sqrt", detail="the gradient of sqrt at 0 is infinite")
 def root_at_zero(module, x, y):
     z = module(x) * 0
     return torch.sqrt(z).mean()  # <- origin
 
 
-@sick("norm-at-zero", kind="backward", op="sqrt", detail="norm'(0.0)")
+@sick("norm-at-zero", kind="backward", op="sqrt", detail="the gradient of sqrt at 0 is infinite")
 def own_norm_at_zero(module, x, y):
     z = module(x)
     difference = z - z
@@ -293,7 +293,19 @@ def own_norm_at_zero(module, x, y):
     return squares.sqrt().mean()  # <- origin
 
 
-@sick("norm-at-zero", kind="backward", op="hypot")
+@sick("repeated-eigenvalues", kind="backward", op="linalg_eigh", detail="gradient of eigh at equal eigenvalues")
+def vectors_of_equal_eigenvalues(module, x, y):
+    z = module(x) * 0
+    return torch.linalg.eigh(z.T @ z)[1].abs().sum()  # <- origin
+
+
+@sick("repeated-eigenvalues", kind="backward", op="linalg_svd", detail="gradient of svd at equal or zero singular")
+def vectors_of_equal_singular_values(module, x, y):
+    z = module(x)[:CLASSES] * 0 + torch.eye(CLASSES)
+    return torch.linalg.svd(z)[0].abs().sum()  # <- origin
+
+
+@sick("norm-at-zero", kind="backward", op="hypot", detail="the gradient of hypot at 0 does not exist")
 def hypotenuse_at_zero(module, x, y):
     z = module(x) * 0
     return torch.hypot(z, z).mean()  # <- origin
@@ -400,6 +412,18 @@ def gradient_inside_a_checkpoint(module, x, y):
     return checkpoint(inner, module(x), use_reentrant=False).mean()
 
 
+@sick("overflow", op="mse_loss", detail="mse_loss: squares of values up to 1e+25 exceed 3.403e+38 (float32)")
+def squared_error(module, x, y):
+    z = module(x) + 1e25
+    return F.mse_loss(z, torch.zeros_like(z))  # <- origin
+
+
+@sick("overflow", op="matmul", detail="matmul: sums of products of values up to 1.8e+19 exceed 3.403e+38 (float32)")
+def sum_of_products(module, x, y):
+    z = module(x) + 1.8e19
+    return (z @ z.T).mean()  # <- origin
+
+
 @sick("overflow", op="matmul")
 def weights_that_grew(module, x, y):
     huge = module.net[2].weight * 1e38
@@ -473,7 +497,7 @@ def healthy(module, x, y):
 def test_healthy_infinities_are_not_blamed():
     origin = look(Sick(healthy))
     assert origin == Origin("not-reproduced", "not-reproduced")
-    assert "outside" in origin.sentence()
+    assert "outside the module" in origin.sentence()
 
 
 class Keyed(Mlp):
@@ -685,9 +709,9 @@ def test_step_without_a_loss():
             "log of 0.0 at model.head (losses.py:31): 3 of 640 values became -inf",
         ),
         (
-            Origin("backward", "sqrt-at-zero", "sqrt", source_line="a.py:1", detail="sqrt'(0.0)", bad=1, total=2,
+            Origin("backward", "sqrt-at-zero", "sqrt", source_line="a.py:1", detail="sqrt of 0.0", bad=1, total=2,
                    value="inf", node="SqrtBackward0"),
-            "sqrt'(0.0) in SqrtBackward0 (a.py:1): 1 of 2 values became inf",
+            "sqrt of 0.0 in SqrtBackward0 (a.py:1): 1 of 2 values became inf",
         ),
         (
             Origin("batch", "bad-sample", names=("batch[0]",), samples=tuple(range(10)), bad=10, total=10, value="inf"),
@@ -697,7 +721,17 @@ def test_step_without_a_loss():
             Origin("weights", "bad-weights", names=("a", "b", "c", "d"), bad=1, total=9, value="NaN"),
             "not finite before the step: a, b, c and 1 more (1 of 9 values of the first are NaN)",
         ),
+        (
+            Origin("weights", "bad-weights", names=("scale",), bad=1, total=9, value="NaN"),
+            "not finite before the step: scale (1 of 9 values are NaN)",
+        ),
     ],
 )  # fmt: skip
 def test_sentences(origin, sentence):
     assert origin.sentence() == sentence
+
+
+@pytest.mark.parametrize(("samples", "place"), [((5,), "in sample 5 of batch 2"), ((), "in batch 2")])
+def test_the_batch_of_a_bad_sample_is_named(samples, place):
+    origin = Origin("batch", "bad-sample", names=("batch[0]",), samples=samples, bad=1, total=8, value="NaN")
+    assert origin.sentence(batch_idx=2) == f"batch[0] holds NaN {place}: 1 of 8 values"

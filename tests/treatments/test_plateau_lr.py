@@ -177,6 +177,22 @@ def test_every_shape_of_configure_optimizers(shape: str) -> None:
     assert [*module.lrs.values()] == [1.0, 1.0, 0.5]
 
 
+def test_a_new_parameter_group_is_no_cut() -> None:
+    class Unfreeze(pl.Callback):  # as BaseFinetuning does, at the same point
+        def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            if trainer.current_epoch == 1:
+                group = {"params": [torch.zeros(1, requires_grad=True)], "lr": 0.01}
+                trainer.optimizers[0].add_param_group(group)
+
+    def run(values: list[float]) -> list[str]:
+        module = Scripted(per_epoch(values))
+        return Journal.of(fit(module, Unfreeze(), PlateauLR("val_loss", patience=0), max_epochs=len(values))).notes
+
+    assert run([5.0, 4.0, 3.0]) == []
+    (note,) = run([5.0, 4.0, 4.0])
+    assert "lowered the learning rate [1, 0.01] -> [0.5, 0.005] at epoch 2" in note
+
+
 class TestSeveralOptimizers:
     """Which Lightning allows with manual optimization only, where it steps no scheduler: the callback does."""
 
@@ -204,6 +220,14 @@ class TestSeveralOptimizers:
         module = self.Gan()
         fit(module, PlateauLR("score", patience=0, optimizer=optimizer), max_epochs=3)
         assert module.lrs == [[1.0, 1.0], [1.0, 1.0], after]
+
+    def test_the_note_names_the_optimizer(self) -> None:
+        trainer = fit(self.Gan(), PlateauLR("score", patience=1), max_epochs=4)
+        cuts = [note for note in Journal.of(trainer).notes if "lowered" in note]
+        assert len(cuts) == len(set(cuts)) == 2
+        for index, note in enumerate(cuts):
+            assert f"the learning rate of optimizer {index} " in note
+            assert "flat for 2 checks" in note
 
     def test_two_callbacks_for_two_optimizers(self) -> None:
         module = self.Gan()
@@ -235,7 +259,7 @@ def test_each_group_has_its_own_floor_and_the_cut_is_said() -> None:
     (note,) = Journal.of(trainer).notes
     assert (
         note
-        == "PlateauLR lowered the learning rate [1, 0.1] -> [0.2, 0.01] at epoch 1 (val_loss flat for 1 checks, best 1)"
+        == "PlateauLR lowered the learning rate [1, 0.1] -> [0.2, 0.01] at epoch 1 (val_loss flat for 1 check, best 1)"
     )
 
 

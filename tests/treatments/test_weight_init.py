@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import pickle
@@ -18,7 +19,7 @@ from torch import nn
 
 from lightning_tuning.runtime import Desk
 from lightning_tuning.treatments import WeightInitCallback, weight_init
-from tests.helpers import MODEL_KINDS, BNConvNet, DropoutNet, LSTMNet, Mlp, TinyModule, quiet_trainer
+from tests.helpers import MODEL_KINDS, BNConvNet, DropoutNet, LSTMNet, ManualGAN, Mlp, TinyModule, quiet_trainer
 
 
 class Still(Mlp):
@@ -217,6 +218,49 @@ class TestTrainedWeightsStay:
             fit(model, WeightInitCallback("he", overwrite=overwrite))
             assert torch.equal(model.net[0].weight.detach(), before["net.0.weight"]) is not overwrite
 
+    @pytest.mark.parametrize("scheme", ["he", "auto"])
+    @pytest.mark.parametrize("how", ["constant", "copied constant", "small", "data", "loaded"])
+    def test_a_bias_set_by_hand_stays_unless_asked(self, how: str, scheme: str) -> None:
+        for overwrite in (False, True):
+            model = Still()
+            head = model.net[4]
+            if how == "small":
+                nn.init.normal_(head.bias, std=1e-3)
+            elif how == "data":
+                head.bias.data[1] = -4.6  # which torch does not count
+            elif how == "loaded":
+                head.bias.data = head.bias.data.clone()
+                with torch.no_grad():
+                    head.bias.copy_(torch.tensor([0.01, 0.02, 0.03]))
+            else:
+                nn.init.constant_(head.bias, -4.6 if how == "constant" else 0.01)
+                if how == "copied constant":
+                    model.net[4] = copy.deepcopy(head)
+            before = model.net[4].bias.detach().clone()
+            callback = WeightInitCallback(scheme, overwrite=overwrite)
+            fit(model, callback)
+            assert torch.equal(model.net[4].bias.detach(), torch.zeros(3) if overwrite else before)
+            assert torch.equal(model.net[2].bias.detach(), torch.zeros(16))
+            assert len(callback.report_.initialized) == 3
+            assert callback.report_.initialized[2].bias == ("0" if overwrite else "")
+            left = callback.report_.left_alone
+            assert list(left) == ([] if overwrite else ["net.4.bias"])
+            assert all("overwrite=True" in reason for reason in left.values())
+
+    def test_a_bias_that_nobody_would_fill_is_not_reported(self) -> None:
+        model = Still()
+        nn.init.constant_(model.net[4].bias, -4.6)
+        callback = WeightInitCallback("he", bias=None)
+        fit(model, callback)
+        assert callback.report_.left_alone == {}
+
+    @pytest.mark.parametrize("value", [0.0, math.nan])
+    def test_a_bias_of_nothing_is_filled(self, value: float) -> None:
+        model = Still()
+        nn.init.constant_(model.net[4].bias, value)
+        fit(model, WeightInitCallback("he", bias=0.25))
+        assert torch.equal(model.net[4].bias.detach(), torch.full((3,), 0.25))
+
     @pytest.mark.parametrize("value", [0.5, math.nan])
     def test_what_no_training_leaves_is_initialized(self, value: float) -> None:
         model = Still()
@@ -250,6 +294,66 @@ class TestTrainedWeightsStay:
         fit(plain := Still(), WeightInitCallback(seed=1))
         assert len(callback.report_.initialized) == 3
         assert same(weights(model), weights(plain))
+
+
+@pytest.mark.filterwarnings("ignore:`training_step` returned `None`:UserWarning")
+class TestSkippedBatches:
+    class Skipping(Still):
+        """Returns nothing for its first ``skipped`` batches."""
+
+        def __init__(self, skipped: int, **arguments: Any) -> None:
+            super().__init__(**arguments)
+            self.skipped = skipped
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            return None if batch_idx < self.skipped else super().training_step(batch, batch_idx)
+
+    @pytest.mark.parametrize("skipped", [1, 2])
+    def test_the_next_ones_are_tried(self, skipped: int) -> None:
+        callback = WeightInitCallback(seed=1)
+        fit(model := self.Skipping(skipped), callback)
+        fit(plain := Still(), WeightInitCallback(seed=1))
+        assert same(weights(model), weights(plain))
+        assert not callback.report_.left_alone
+
+    @pytest.mark.parametrize(
+        ("skipped", "batches", "reason"),
+        [
+            (3, 8, "no loss in the first 3 training steps"),
+            (8, 8, "no loss in the first 3 training steps"),
+            (2, 2, "the run ended before a training step had a loss"),
+        ],
+    )
+    def test_not_for_ever_and_the_reason_is_said(self, skipped: int, batches: int, reason: str) -> None:
+        callback = WeightInitCallback(seed=1)
+        trainer = fit(model := self.Skipping(skipped, batches=batches), callback)
+        assert same(weights(model), weights(Still()))
+        assert set(callback.report_.left_alone.values()) == {reason}
+        (note,) = Desk.of(trainer).journal.notes
+        assert note == f"weight initialization (seed 1): 0 weights initialized, 3 left alone: {reason}"
+
+    def test_never_after_an_update(self) -> None:
+        class Stepping(ManualGAN):
+            def training_step(self, batch: Any, batch_idx: int) -> None:
+                loss = self(batch[0]).square().mean()
+                loss.backward()  # by the back door: not seen
+                self.optimizers()[0].step()
+
+        callback = WeightInitCallback()
+        fit(Stepping(batches=4), callback)
+        assert callback.report_.initialized == []
+        reasons = callback.report_.left_alone
+        trained = {name for name, reason in reasons.items() if reason == "trained before a training step had a loss"}
+        assert trained == {"net.discriminator.0.weight", "net.discriminator.2.weight"}
+
+    def test_what_was_seen_without_a_loss_counts_at_last(self) -> None:
+        class Bodied(Still):
+            def training_step(self, batch: Any, batch_idx: int) -> None:
+                self(batch[0])
+
+        callback = WeightInitCallback()
+        fit(Bodied(), callback)
+        assert len(callback.report_.initialized) == 3
 
 
 class TestSeed:
@@ -308,6 +412,28 @@ class TestReport:
         assert callback.report_.headline() == (
             "weight initialization (seed 5): 3 weights initialized (he 2, lecun 1), 0 left alone"
         )
+
+    def test_the_main_reason_is_said_if_nothing_was_done(self) -> None:
+        model = Still()
+        for layer in (model.net[0], model.net[2]):
+            nn.init.normal_(layer.weight)
+        callback = WeightInitCallback("he", seed=5, exclude="net.4")
+        fit(model, callback)
+        assert callback.report_.headline() == (
+            "weight initialization (seed 5): 0 weights initialized, 3 left alone: 2 of them set since its layer was "
+            "built, by hand or from a file (`overwrite=True` initializes it too)"
+        )
+
+    @pytest.mark.parametrize("before", [True, False])
+    def test_a_resumed_run_has_one_note(self, before: bool, tmp_path: Any) -> None:
+        first = fit(Mlp(), *([WeightInitCallback("he", seed=5)] if before else []))
+        first.save_checkpoint(tmp_path / "last.ckpt")
+        trainer = quiet_trainer(callbacks=[WeightInitCallback("he", seed=5)], max_epochs=2)
+        trainer.fit(Mlp(), ckpt_path=tmp_path / "last.ckpt")
+        (note,) = [note for note in Desk.of(trainer).journal.notes if "weight initialization" in note]
+        done = "3 weights initialized (he 3), 0 left alone"
+        nothing = "0 weights initialized, 3 left alone: the run resumes from a checkpoint"
+        assert note == f"weight initialization (seed 5): {done if before else nothing}"
 
     def test_a_long_one_is_cut(self) -> None:
         class Deep(Still):

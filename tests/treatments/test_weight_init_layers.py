@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from functools import partial
@@ -13,7 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_tuning.treatments import WeightInitCallback
+from lightning_tuning.treatments._init_memory import Memory
 from lightning_tuning.treatments._init_report import WeightInit
+from lightning_tuning.treatments._init_survey import Selection, survey
 from tests.helpers import TinyModule, quiet_trainer
 
 SQRT2 = math.sqrt(2)
@@ -178,6 +181,37 @@ class TestKinds:
         lstm = nn.LSTM(8, 4)
         run(nn.Sequential(lstm, Take(0)), "xavier", forget_bias=forget_bias, bias=bias)
         assert (lstm.bias_ih_l0 + lstm.bias_hh_l0)[4:8].tolist() == [expected] * 4
+
+    def test_forget_gates_set_by_hand_stay(self) -> None:
+        lstm = nn.LSTM(8, 4)
+        lstm.bias_ih_l0.data[4:8] = 3.0
+        before = lstm.bias_ih_l0.detach().clone()
+        callback = run(nn.Sequential(lstm, Take(0)), "xavier")
+        assert torch.equal(lstm.bias_ih_l0.detach(), before)
+        assert torch.equal(lstm.bias_hh_l0.detach(), torch.zeros(16))
+        assert list(kept(callback)) == ["0.bias_ih_l0"]
+
+    @pytest.mark.parametrize(
+        "net",
+        [
+            nn.Linear(8, 1),
+            nn.Linear(8, 2, dtype=torch.bfloat16).float(),
+            nn.Conv1d(8, 6, 3, groups=2),
+            nn.ConvTranspose1d(8, 6, 3),
+            nn.ConvTranspose2d(8, 6, (3, 2), groups=2),
+            nn.LSTM(8, 4),
+            nn.GRUCell(8, 4),
+            nn.Bilinear(8, 3, 5),
+            nn.MultiheadAttention(8, 2),
+            nn.TransformerEncoderLayer(8, 2, 16),
+        ],
+        ids=lambda net: type(net).__name__,
+    )
+    def test_no_bias_of_torchs_own_is_taken_for_set(self, net: nn.Module) -> None:
+        for module in (net, copy.deepcopy(net)):
+            targets, _ = survey(module, Selection([("*", "he")], None, (), False), Memory())
+            assert targets
+            assert all(target.biases and not target.set_biases for target in targets)
 
     @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning")
     @pytest.mark.parametrize(
