@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader
 
 import lightning_tuning as lt
 
-SETTLING = 20
+SETTLING = 10
 """Steps before the clock starts."""
 
 
@@ -79,7 +79,7 @@ def cnn() -> Synthetic:
 
 
 MODELS: dict[str, Callable[[], Synthetic]] = {"mlp": mlp, "cnn": cnn}
-STEPS = {"mlp": 400, "cnn": 100}
+STEPS = {"mlp": 100, "cnn": 20}
 
 ATTACHED: dict[str, Callable[[], list[pl.Callback]]] = {
     "bare Trainer": list,
@@ -98,16 +98,20 @@ class Clock(pl.Callback):
 
     def __init__(self, read: Callable[[], float]) -> None:
         self.read = read
-        self.first = self.per_step = float("nan")
+        self.times: list[float] = []
 
-    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:  # noqa: D102
-        if trainer.global_step in (0, SETTLING):
-            self.started = self.read()
+    def on_train_batch_start(self, *_: Any) -> None:  # noqa: D102
+        self.times.append(self.read())
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:  # noqa: D102
-        if trainer.global_step == 1:
-            self.first = self.read() - self.started
-        self.per_step = (self.read() - self.started) / max(1, trainer.global_step - SETTLING)
+    @property
+    def first(self) -> float:
+        """Seconds of the first step."""
+        return self.times[1] - self.times[0]
+
+    @property
+    def per_step(self) -> float:
+        """Median of the seconds from one step's start to the next one's."""
+        return statistics.median(after - before for before, after in itertools.pairwise(self.times[SETTLING:]))
 
 
 class Silent:
@@ -149,7 +153,7 @@ def bench(model: str, *, rounds: int, steps: int, read: Callable[[], float], con
     bare = clocks["bare Trainer"]
     title = f"{model}: {MODELS[model].__doc__} {rounds} interleaved rounds of {steps} steps, one thread"
     table = Table("callback", title=title, title_justify="left")
-    for column in ("ms per step", "ratio", "ratios of the rounds", "first step, ms"):
+    for column in ("ms per step", "ratio", "quartiles", "first step, ms"):
         table.add_column(column, justify="right", no_wrap=True)
     for name, runs in clocks.items():
         ratios = sorted(run.per_step / other.per_step for run, other in zip(runs, bare, strict=True))
@@ -157,7 +161,7 @@ def bench(model: str, *, rounds: int, steps: int, read: Callable[[], float], con
             name,
             f"{1e3 * statistics.median(run.per_step for run in runs):.3f}",
             f"{statistics.median(ratios):.3f}",
-            f"{ratios[0]:.3f} .. {ratios[-1]:.3f}",
+            f"{ratios[len(ratios) // 4]:.3f} .. {ratios[-1 - len(ratios) // 4]:.3f}",
             f"{1e3 * statistics.median(run.first for run in runs):.1f}",
         )
     console.print(table)
@@ -166,7 +170,7 @@ def bench(model: str, *, rounds: int, steps: int, read: Callable[[], float], con
 def main() -> None:
     """Parse the arguments and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--steps", type=int, help=f"in each run; default: {STEPS}")
     parser.add_argument("--only", choices=MODELS, help="measure this model alone")
     parser.add_argument(

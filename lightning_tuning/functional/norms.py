@@ -32,9 +32,9 @@ def tensor_norms(tensors: Sequence[Tensor]) -> Tensor:
     """
     if not tensors:
         return torch.zeros(0)
-    plain = [_plain(t) for t in tensors]
+    plain = [_plain(t) if t.requires_grad or t.is_sparse or t.is_complex() else t for t in tensors]
     home = plain[0].device
-    if all(t.device == home for t in plain):
+    if all(t.is_cpu for t in plain) or all(t.device == home for t in plain):
         return torch.stack(_norms(plain))
     home = next(t.device for t in plain if t.device.type != "cpu")  # to the host a copy would wait, from it it does not
     norms: dict[int, Tensor] = {}
@@ -51,7 +51,7 @@ def _plain(tensor: Tensor) -> Tensor:
 
 
 def _norms(tensors: list[Tensor]) -> tuple[Tensor, ...]:
-    if any(t.dtype == torch.float64 for t in tensors):  # the foreach kernel refuses to narrow, and 1e300 has no float32
+    if torch.float64 in {t.dtype for t in tensors}:  # the foreach kernel refuses to narrow, and 1e300 has no float32
         return tuple(torch.linalg.vector_norm(t, dtype=torch.float64).float() for t in tensors)
     norms: tuple[Tensor, ...] = torch._foreach_norm(tensors, 2, torch.float32)
     return norms

@@ -36,10 +36,11 @@ class Landing:
 
     def send(self, tensors: Sequence[Tensor], receive: Receive) -> None:
         """Start the journey of ``tensors`` (0-d or 1-d, one device); ``receive`` gets one list of floats for each."""
-        sizes = [t.numel() for t in tensors]
-        if all(t.device.type == "cpu" for t in tensors):
-            self._under_way.append(([t.reshape(-1).tolist() for t in tensors], None, sizes, receive))
+        if all(t.is_cpu for t in tensors):
+            numbers = [t.tolist() if t.dim() else [t.item()] for t in tensors]
+            self._under_way.append((numbers, None, [], receive))
             return
+        sizes = [t.numel() for t in tensors]
         accelerator = next(t.device for t in tensors if t.device.type != "cpu")
         vector = torch.cat([t.detach().reshape(-1).to(accelerator, torch.float32, non_blocking=True) for t in tensors])
         # The one copy from the device: `to` with non_blocking allocates pinned memory, the event says when it has

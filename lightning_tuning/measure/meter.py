@@ -170,12 +170,9 @@ class Meter:
         )
 
         def receive(numbers: list[list[float]]) -> None:
-            landed = dataclasses.replace(
-                reading,
-                loss=None if loss is None else numbers.pop(0)[0] * divided_by,
-                grad_norm=None if norms is None else numbers[0][0],
-                grad_norms=() if norms is None else tuple(numbers[1]),
-            )
+            own_loss = None if loss is None else numbers.pop(0)[0] * divided_by
+            total, each = (None, ()) if norms is None else (numbers[0][0], tuple(numbers[1]))
+            landed = Reading(reading.step, reading.epoch, own_loss, reading.optimizer, total, each, reading.names)
             if log_step is not None:
                 self._log(landed, log_step)
             for subscriber in self._subscribers:

@@ -27,12 +27,17 @@ class _Order:
     names: tuple[str, ...]
     weights: tuple[int, ...]
 
+    @property
+    def is_given(self) -> bool:
+        """The optimizer holds them in the module's order already, as it nearly always does."""
+        return self.names is self.given
+
     @classmethod
     def of(cls, given: tuple[str, ...], positions: dict[str, tuple[int, bool]]) -> _Order:
         """``positions``: of each name its place in the module, and whether it is a weight of two or more dimensions."""
         last = len(positions), False
         order = tuple(sorted(range(len(given)), key=lambda i: positions.get(given[i], last)[0]))
-        names = tuple(given[i] for i in order)
+        names = given if order == tuple(range(len(given))) else tuple(given[i] for i in order)
         weights = tuple(i for i, name in enumerate(names) if positions.get(name, last)[1])
         return cls(given, order, names, weights)
 
@@ -146,7 +151,7 @@ class GradientExplosionMonitor(TuningCallback):
         finding = self._judge_of(reading.optimizer).judge(
             reading.step // self._optimizers,
             reading.grad_norm,
-            [reading.grad_norms[i] for i in known.order],
+            reading.grad_norms if known.is_given else [reading.grad_norms[i] for i in known.order],
             known.names,
             weights=known.weights,
             recurrent=self._recurrent,
