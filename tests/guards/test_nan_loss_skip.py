@@ -169,9 +169,9 @@ def test_gives_up_on_a_gan_whose_other_half_is_healthy() -> None:
         fit(FaultyGAN(dict.fromkeys(range(8), "g")), NanLossGuard(action="skip", max_skips=2))
 
 
+@pytest.mark.filterwarnings("ignore:`training_step` returned `None`:UserWarning")  # once in a process
 def test_a_step_without_a_loss_is_nothing_bad() -> None:
-    with pytest.warns(UserWarning, match="returned `None`"):
-        guard, trainer, _ = fit(FaultyMlp({1: "none"}, batches=3))
+    guard, trainer, _ = fit(FaultyMlp({1: "none"}, batches=3))
     assert guard.skipped == 0
     assert Journal.of(trainer).findings == []
 
