@@ -1,0 +1,40 @@
+"""The README's code runs, and its commands exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from lightning_tuning import CATALOGUE
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+PYTHON = [code for language, code in BLOCKS if language == "python"]
+
+
+def test_every_block_is_of_a_known_kind() -> None:
+    assert {language for language, _ in BLOCKS} == {"text", "sh", "python"}
+    assert len(PYTHON) == 2
+
+
+@pytest.mark.parametrize("code", PYTHON)
+def test_python_blocks_run(code: str) -> None:
+    exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+
+
+def test_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"`?make (\w+)", README))
+    assert {"demo", "test", "bench"} <= targets
+    assert all(re.search(rf"^{target}:", makefile, flags=re.MULTILINE) for target in targets)
+
+
+def test_links_lead_somewhere() -> None:
+    assert all((ROOT / target).exists() for target in re.findall(r"\]\((?!http)([^)]+)\)", README))
+
+
+def test_codes_named_are_rules() -> None:
+    assert all(code in CATALOGUE for code in re.findall(r"\bLT\d{3}\b", README))
