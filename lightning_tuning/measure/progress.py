@@ -17,6 +17,8 @@ _DIVERGED = 2.0
 _SIGNIFICANT = 3.0
 _CLEARLY_BELOW = 0.05
 _START = 3
+_PATIENCE = 20
+"""Blocks without progress that make a run flat: 200 batches, before which a slow start is no failure (LT801)."""
 _BROKEN = 1e100
 """A loss of this size is as good as infinite, and its square still is a float."""
 
@@ -27,12 +29,13 @@ class Progress:
     The losses are averaged over blocks of ``block`` batches; the blocks' means are judged against the first one and the
     best one, with the standard error of a block's mean as the measure of noise:
 
-    - ``unknown``: fewer than three blocks, or nobody may say (manual optimization, several optimizers: ``mute``);
+    - ``unknown``: fewer than three blocks, no progress in fewer than twenty, or nobody may say (manual optimization,
+      several optimizers: ``mute``);
     - ``diverging``: a loss that is not finite, or a mean that rose clearly above the best one: to twice it and more
       than the run had gained (LT802's "twice the minimum", in a form that holds for negative losses too);
     - ``learning``: the last blocks fall significantly;
     - ``converged``: they do not, but the loss lies clearly below where the run began (by more than the noise and 5 %);
-    - ``flat``: neither.
+    - ``flat``: neither, after twenty blocks.
 
     Args:
         block: batches per block; 10 by default: an explosion has to be seen within some tens of batches, and the error
@@ -73,6 +76,7 @@ class Progress:
         self._best: float = math.inf
         self._recent: list[tuple[float, float]] = []
         self._broken = False
+        self._blocks = 0
 
     def update(self, loss: float) -> bool:
         """Take the training loss of one batch; true if :attr:`state` may have changed by it."""
@@ -94,6 +98,7 @@ class Progress:
             self._first = mean, error
         self._best = min(self._best, mean)
         self._recent = [*self._recent[1 - _RECENT :], (mean, error)]
+        self._blocks += 1
         return True
 
     @property
@@ -114,8 +119,9 @@ class Progress:
             return "unknown"
         if self._falls():
             return "learning"
-        fell = first - last > max(noise, _CLEARLY_BELOW * abs(first))
-        return "converged" if fell or self._lies_below_the_start() else "flat"
+        if first - last > max(noise, _CLEARLY_BELOW * abs(first)) or self._lies_below_the_start():
+            return "converged"
+        return "flat" if self._blocks >= _PATIENCE else "unknown"
 
     def _lies_below_the_start(self) -> bool:
         """Whether the recent level is clearly below the very first losses: some nets learn all within a block.
@@ -146,6 +152,7 @@ class Progress:
             "best": self._best,
             "recent": [list(pair) for pair in self._recent],
             "broken": self._broken,
+            "blocks": self._blocks,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -154,4 +161,4 @@ class Progress:
         self._first = None if state["first"] is None else (state["first"][0], state["first"][1])
         self._best = state["best"]
         self._recent = [(mean, error) for mean, error in state["recent"]]
-        self._broken = state["broken"]
+        self._broken, self._blocks = state["broken"], state["blocks"]
