@@ -211,7 +211,7 @@ def dropout_bn(bench: Bench) -> Story:
         cured,
         f"{sick.percent} -> {cured.percent}. Of these {100 * (cured.accuracy - sick.accuracy):.1f} points the shift of "
         f"the variance explains {100 * shift:.1f} (gained by taking the sick net's statistics anew, dropout off); "
-        "the rest is what so much dropout costs a net this narrow.",
+        "the rest is not the shift's: so much dropout is much for a net this narrow.",
     )
     words = said(cured, f"{len(treatment.disabled)} dropouts disabled")
     return Story("dropout-bn", callback, sick.percent, cured.percent, words, sick.seconds + cured.seconds)

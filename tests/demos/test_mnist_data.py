@@ -70,9 +70,22 @@ def test_read_idx_gives_the_bytes_in_their_shape(tmp_path, shape, pack):
         (b"\x00\x00\x08\x03\x00\x00\x00\x01", "no IDX file"),  # the header itself is cut short
         (idx(torch.zeros(2, 3, dtype=torch.int))[:-1], r"5 bytes of data where its header \[2, 3\] promises 6"),
         (idx(torch.zeros(2, 3, dtype=torch.int)) + b"\x00", "7 bytes of data"),
-        (gzip.compress(idx(torch.zeros(50, dtype=torch.int)))[:-9], "delete it to have it downloaded again"),
-        (gzip.compress(b"a")[:-8] + bytes(8), "is broken"),  # checksum of gzip
+        (gzip.compress(idx(torch.zeros(50, dtype=torch.int)), mtime=0)[:-9], "delete it to have it downloaded again"),
+        (gzip.compress(b"a", mtime=0)[:-8] + bytes(8), "is broken"),  # checksum of gzip
         (b"\x1f\x8b" + bytes(30), "is broken"),
+    ],
+    ids=[
+        "empty",
+        "short",
+        "html",
+        "floats",
+        "no dimensions",
+        "cut header",
+        "cut",
+        "long",
+        "cut gz",
+        "bad sum",
+        "bad gz",
     ],
 )
 def test_read_idx_refuses_what_is_broken_and_names_it(tmp_path, content, complaint):
