@@ -17,11 +17,8 @@ from lightning_tuning.runtime import Desk, TuningCallback
 
 __all__ = ["TuningSuite"]
 
-_FORWARDED = tuple(
-    name
-    for name in vars(Callback)
-    if name.startswith("on_") and name not in ("on_save_checkpoint", "on_load_checkpoint")
-)
+_OWN = ("on_save_checkpoint", "on_load_checkpoint", "on_exception")
+_FORWARDED = tuple(name for name in vars(Callback) if name.startswith("on_") and name not in _OWN)
 
 
 def recommended() -> list[TuningCallback]:
@@ -82,7 +79,10 @@ class TuningSuite(TuningCallback):
 
     @property
     def findings(self) -> list[Finding]:
-        """What was found so far, worst first; after fit, on rank 0, that of all ranks."""
+        """What was found so far, worst first; after fit that of all ranks.
+
+        ``ddp_spawn`` leaves it in its processes: their parent has none.
+        """
         return [] if self._journal is None else self._journal.findings
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -99,7 +99,17 @@ class TuningSuite(TuningCallback):
         """Tear the members down; a later run without a suite has none of its settings."""
         for member in self.members:
             member.teardown(trainer, pl_module, stage)
-        if self._journal is not None and stage == "fit":
+        if stage == "fit":
+            self._let_go()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Lightning calls no ``teardown`` then."""
+        for member in self.members:
+            member.on_exception(trainer, pl_module, exception)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._journal is not None:
             self._journal.configure()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

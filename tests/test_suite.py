@@ -48,7 +48,8 @@ def test_only_hooks_of_members_are_forwarded() -> None:
         for name in vars(Callback)
         if name.startswith("on_") and any(getattr(type(m), name) is not getattr(Callback, name) for m in suite.members)
     }
-    assert forwarded == wanted - {"on_save_checkpoint", "on_load_checkpoint"}
+    own = {"on_save_checkpoint", "on_load_checkpoint", "on_exception"}  # the suite's, with something of its own to do
+    assert forwarded == wanted - own
     assert "on_validation_batch_start" not in forwarded
 
 
@@ -129,6 +130,21 @@ def test_raise_raises_on_a_warning_too() -> None:
     suite = TuningSuite(on_finding="raise")
     with pytest.raises(TuningError, match="LT701"):
         quiet_trainer(callbacks=[suite, NanLossGuard(action="skip")]).fit(BadBatch())
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_its_settings_end_with_its_run(fails: bool) -> None:
+    trainer = quiet_trainer(callbacks=[suite := TuningSuite(ignore=["LT7"])])
+    if fails:
+        with pytest.raises(TuningError):  # ignored or not, the guard's action is to raise
+            trainer.fit(BadBatch())
+    else:
+        trainer.fit(Mlp())
+    trainer.callbacks.remove(suite)
+    trainer.callbacks.append(NanLossGuard(action="skip"))
+    trainer.fit_loop.max_epochs = 2
+    with pytest.warns(TuningWarning, match="LT701"):
+        trainer.fit(BadBatch())
 
 
 def test_two_equal_suites_act_as_one() -> None:
