@@ -9,7 +9,20 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from lightning_tuning.checks import DropoutBNConflictWarning
+from lightning_tuning.checks import (
+    BatchNormCheck,
+    DataCheck,
+    DropoutBNConflictWarning,
+    DropoutCheck,
+    GradientFlowCheck,
+    InitCheck,
+    LossHeadCheck,
+    OptimizerCheck,
+    RunCheck,
+    ScheduleCheck,
+    TargetCheck,
+    TrainEvalModeCheck,
+)
 from lightning_tuning.findings import Finding, Journal, OnFinding
 from lightning_tuning.guards import NanLossGuard
 from lightning_tuning.monitors import GradientExplosionMonitor
@@ -23,7 +36,22 @@ _FORWARDED = tuple(name for name in vars(Callback) if name.startswith("on_") and
 
 def recommended() -> list[TuningCallback]:
     """Fresh instances of the recommended set, in the order in which they are called."""
-    return [DropoutBNConflictWarning(severity="info"), GradientExplosionMonitor(), NanLossGuard()]
+    return [
+        DataCheck(),
+        TargetCheck(),
+        InitCheck(),
+        DropoutBNConflictWarning(severity="info"),
+        DropoutCheck(),
+        BatchNormCheck(),
+        LossHeadCheck(),
+        GradientFlowCheck(),
+        TrainEvalModeCheck(),
+        OptimizerCheck(),
+        ScheduleCheck(),
+        RunCheck(),
+        GradientExplosionMonitor(),
+        NanLossGuard(),
+    ]
 
 
 class TuningSuite(TuningCallback):

@@ -77,9 +77,6 @@ class DropoutBNConflictWarning(TuningCallback):
         self.disabled = list(state["disabled"])
 
     def _look(self, trainer: Trainer, pl_module: LightningModule, graph: Graph) -> None:
-        if self.severity >= Severity.WARNING:  # in the suite its silence is no promise
-            for sentence in graph.blind:
-                Desk.of(trainer).journal.note(f"DropoutBNConflictWarning is blind here: {sentence}")
         for conflict in dropout_batchnorm_conflicts(graph):
             finding = dataclasses.replace(conflict.finding, severity=self.severity)
             if self.on_conflict == "raise":

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lightning_tuning.findings.finding import Finding
 
-__all__ = ["TuningError", "TuningWarning"]
+__all__ = ["TuningError", "TuningWarning", "warn_of"]
 
 
 class TuningWarning(UserWarning):
@@ -36,3 +37,12 @@ class TuningError(RuntimeError):
     def __reduce__(self) -> tuple[type[TuningError], tuple[str, Finding | None]]:
         # BaseException pickles only ``args``; a spawned rank sends this exception to its parent.
         return type(self), (str(self), self.finding)
+
+
+def warn_of(finding: Finding, *, displayed: bool) -> None:
+    """Give ``finding`` as a Python warning, which is shown unless a reporter has ``displayed`` it to a person."""
+    with warnings.catch_warnings():
+        if displayed:
+            # Appended, so it comes last: any filter of the user (error, always, record) still wins over it.
+            warnings.simplefilter("ignore", TuningWarning, append=True)
+        warnings.warn(finding.text(), TuningWarning, stacklevel=2)

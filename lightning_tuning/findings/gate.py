@@ -18,7 +18,8 @@ PERSISTENCE = 3
 
 
 class OutcomeGate:
-    """Lets facts and outcomes pass; holds symptoms as ``info`` until they persist in a run that goes wrong.
+    """Lets facts and outcomes pass; holds symptoms as ``info`` until they persist in a run that goes wrong, and advice
+    back altogether until then (or, where nobody knows how the run goes, until its end).
 
     Persist means :data:`PERSISTENCE` reports while the run is flat or diverging, or while nobody knew yet. What was
     reported while the run learned is forgiven: it does not count when the run goes wrong later.
@@ -33,6 +34,7 @@ class OutcomeGate:
 
     def __init__(self) -> None:
         self.progress: ProgressState = "unknown"
+        self.is_over = False
         self._intended: dict[Key, Severity] = {}
         self._recently: Counter[Key] = Counter()
 
@@ -50,6 +52,12 @@ class OutcomeGate:
         harmful = self.progress in ("flat", "diverging")
         persists = self._recently[finding.key] >= PERSISTENCE
         return intended if harmful and persists else min(intended, Severity.INFO)
+
+    def withholds(self, finding: Finding) -> bool:
+        """Whether ``finding`` is advice that a run which does well without need not hear; at its end, if it does."""
+        if finding.code not in CATALOGUE or CATALOGUE[finding.code].kind != "advice":
+            return False
+        return self.progress in ("learning", "converged") or (self.progress == "unknown" and not self.is_over)
 
     def move(self, progress: ProgressState) -> bool:
         """The run's progress reads ``progress`` now; true if that is new."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 import weakref
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal, NoReturn, get_args
 
-from lightning_tuning.findings.errors import TuningError, TuningWarning
+from lightning_tuning.findings.errors import TuningError, warn_of
 from lightning_tuning.findings.finding import Finding, Key, Severity
 from lightning_tuning.findings.gate import OutcomeGate, ProgressState
 from lightning_tuning.findings.reporter import Reporter
@@ -26,7 +25,7 @@ class Journal:
     - Repeats (same code, same place) fold into one finding with a count.
     - The outcome gate: a *symptom* is a warning only once it was reported :data:`PERSISTENCE` times while the run is
       flat or diverging; as long as the run learns, or nobody knows yet, it is held as ``info`` and judged again by
-      :meth:`rejudge`.
+      :meth:`rejudge`. *Advice* is not heard at all before that.
     - ``on_finding="warn"`` gives each finding of severity ``warning`` and above once as a :class:`TuningWarning`
       (a reporter that shows it to a person replaces Python's own display, not the warning: filters, ``-W error`` and
       ``catch_warnings`` see it all the same); ``"raise"`` raises it as :class:`TuningError`.
@@ -92,8 +91,9 @@ class Journal:
 
     @property
     def findings(self) -> list[Finding]:
-        """Everything found so far, worst first, then in the order of the codes."""
-        return sorted(self._folded.values(), key=lambda f: (-f.severity, f.code, f.step or 0, f.where))
+        """Everything found so far and not withheld, worst first, then in the order of the codes."""
+        said = [finding for key, finding in self._folded.items() if key in self._announced]
+        return sorted(said, key=lambda f: (-f.severity, f.code, f.step or 0, f.where))
 
     def begin(self) -> None:
         """A new run of the same owner: forget the findings and notes of the last one; configuration stays."""
@@ -160,10 +160,9 @@ class Journal:
         if not self._gate.move(progress):
             return
         for key, finding in list(self._folded.items()):
-            severity = self._gate.severity(finding)
-            if severity > finding.severity:
-                self._folded[key] = dataclasses.replace(finding, severity=severity)
-                self._announce(self._folded[key])
+            severity = max(finding.severity, self._gate.severity(finding))
+            self._folded[key] = dataclasses.replace(finding, severity=severity)
+            self._announce(self._folded[key])
 
     def note(self, sentence: str) -> None:
         """Record what a guard or treatment did, for the closing summary."""
@@ -178,6 +177,7 @@ class Journal:
         """Take the findings of other ranks in, folding those that are already here."""
         for other in others:
             known = self._folded.get(other.key)
+            self._announced.setdefault(other.key, other.severity)
             if known is None:
                 self._folded[other.key] = other
             elif other.rank != known.rank:
@@ -191,6 +191,9 @@ class Journal:
 
     def close(self) -> None:
         """Tell the reporters that the run is over; only rank 0 speaks."""
+        self._gate.is_over = True
+        for finding in self._folded.values():
+            self._announce(finding)
         if self.rank == 0:
             for reporter in self.reporters:
                 reporter.close(self.findings, self.notes)
@@ -217,8 +220,12 @@ class Journal:
         self._gate.load_state_dict(state["gate"])
         self.notes[:] = state["notes"]
 
+    def withheld(self) -> list[Finding]:
+        """Advice that nobody has heard so far."""
+        return [finding for key, finding in self._folded.items() if key not in self._announced]
+
     def _announce(self, finding: Finding) -> None:
-        if finding.severity <= self._announced.get(finding.key, 0):
+        if finding.severity <= self._announced.get(finding.key, 0) or self._gate.withholds(finding):
             return
         self._announced[finding.key] = finding.severity
         told = [reporter.finding(finding) for reporter in self.reporters] if self.rank == 0 else []
@@ -230,15 +237,7 @@ class Journal:
                 return
             raise TuningError(finding.text(), finding)
         if self.rank == 0:
-            _warn(finding, displayed=any(told))
-
-
-def _warn(finding: Finding, *, displayed: bool) -> None:
-    with warnings.catch_warnings():
-        if displayed:
-            # Appended, so it comes last: any filter of the user (error, always, record) still wins over it.
-            warnings.simplefilter("ignore", TuningWarning, append=True)
-        warnings.warn(finding.text(), TuningWarning, stacklevel=2)
+            warn_of(finding, displayed=any(told))
 
 
 def _later(known: Finding, again: Finding) -> Finding:

@@ -10,7 +10,7 @@ from lightning_tuning.findings.finding import Evidence, Finding, Severity
 
 __all__ = ["Kind", "Rule"]
 
-Kind = Literal["fact", "symptom", "outcome"]
+Kind = Literal["fact", "symptom", "outcome", "advice"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Rule:
         severity: the severity of its findings unless a finding says otherwise.
         kind: ``"fact"`` = wrong while the run still looks well, never gated. ``"symptom"`` = a warning only when it
             persists *and* the run does not learn. ``"outcome"`` = a reading of the gate itself, or measured harm.
+            ``"advice"`` = taste: said only of a run that is not seen to learn, never of one that does well without.
         why: why it is bad, one or two sentences with the figures.
         remedy: what to change, with a line of code where possible.
         source: where the rule comes from (paper and section, or what was measured).

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from lightning_tuning.trace import Origin
-from lightning_tuning.trace._ledger import batch_tensors
+from lightning_tuning.trace.batch import batch_tensors
 
 __all__ = ["bad_sample"]
 

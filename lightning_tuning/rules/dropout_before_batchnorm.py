@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from lightning_tuning.findings import Finding, Rule, Severity, register
+from lightning_tuning.rules._ops import BATCH_NORMS, CARRIES_VARIANCE, DROPOUTS, place
 
 if TYPE_CHECKING:
     from lightning_tuning.trace.graph import Graph, Op
@@ -30,35 +31,6 @@ LT301 = register(
         source="Li et al. 2019, Understanding the Disharmony between Dropout and Batch Normalization, sections 3-4",
     )
 )
-
-DROPOUTS = frozenset({"dropout", "dropout1d", "dropout2d", "dropout3d", "feature_dropout"})
-"""Those that shift a variance; alpha dropout is made to keep mean and variance (Klambauer et al. 2017)."""
-
-BATCH_NORMS = frozenset({"batch_norm", "sync_batch_norm"})
-
-WEIGHT_OPS = frozenset(
-    {"linear", "bilinear", "matmul", "mm", "bmm", "addmm", "einsum"}
-    | {f"conv{transposed}{n}d" for transposed in ("", "_transpose") for n in (1, 2, 3)}
-)
-ELEMENTWISE_OPS = frozenset(
-    """
-    add sub rsub mul div truediv neg pow abs sqrt square exp log log1p sin cos where lerp addcmul addcdiv clamp
-    maximum minimum masked_fill
-    relu relu6 leaky_relu prelu rrelu elu celu selu gelu silu mish glu softplus softsign
-    hardtanh hardswish hardsigmoid tanh sigmoid logsigmoid
-    """.split()  # noqa: SIM905  a table reads better than a hundred quotes
-)
-SHAPE_OPS = frozenset(
-    """
-    view reshape flatten unflatten squeeze unsqueeze permute transpose t swapaxes swapdims movedim expand repeat
-    contiguous clone to float double half bfloat16 type type_as identity cat concat stack hstack vstack tile chunk split
-    unbind getitem roll flip index_select gather sum amax
-    select narrow pad interpolate upsample pixel_shuffle mean max_pool1d max_pool2d max_pool3d
-    avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
-    adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d
-    """.split()  # noqa: SIM905
-)
-_CARRIES_VARIANCE = WEIGHT_OPS | ELEMENTWISE_OPS | SHAPE_OPS | DROPOUTS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,11 +58,6 @@ class Conflict:
                 "batch_norms": len(self.batch_norms),
             },
         )
-
-
-def place(op: Op) -> str:
-    """The module of ``op``, or the source line of a functional call in the LightningModule itself."""
-    return f"`{op.module}`" if op.module else f"at {op.source_line}"
 
 
 def dropout_batchnorm_conflicts(graph: Graph) -> list[Conflict]:
@@ -125,6 +92,6 @@ def _first_batch_norms(graph: Graph, start: Op) -> tuple[Op, ...]:
             if child.name in BATCH_NORMS:
                 if child.arguments.get("training", False):
                     found[child.index] = child
-            elif child.name in _CARRIES_VARIANCE:
+            elif child.name in CARRIES_VARIANCE:
                 waiting.append(child)
     return tuple(found[index] for index in sorted(found))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import weakref
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal, get_args
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
@@ -14,8 +16,22 @@ from lightning_tuning.measure import Meter, Progress
 from lightning_tuning.reporters import TerminalReporter
 from lightning_tuning.runtime.collective import gather_findings, raise_together
 from lightning_tuning.runtime.tracing import OnTrace, Tracer
+from lightning_tuning.trace import Probe
 
-__all__ = ["CHECKPOINT_KEY", "Desk"]
+__all__ = ["CHECKPOINT_KEY", "Desk", "Hook", "Watcher"]
+
+Hook = Literal[
+    "train_start",
+    "train_batch_start",
+    "before_optimizer_step",
+    "train_batch_end",
+    "train_epoch_end",
+    "validation_batch_start",
+    "validation_epoch_end",
+]
+"""Where a callback that looks a few times may ask to look (:meth:`Desk.watch`); no other hook is forwarded."""
+
+Watcher = Callable[..., bool | None]
 
 CHECKPOINT_KEY = "lightning_tuning"
 """Under which everything of ours lies in a Lightning checkpoint."""
@@ -36,6 +52,7 @@ class Desk(Callback):
         self.meter = Meter.of(trainer)
         self.progress = Progress.of(trainer)
         self.tracer = Tracer()
+        self._watchers: dict[Hook, list[Watcher]] = {hook: [] for hook in get_args(Hook)}
         self._names: dict[str, weakref.ref[object]] = {}
         self._running = False
         self._watches_loss = False
@@ -83,9 +100,23 @@ class Desk(Callback):
                 return name
             number += 1
 
-    def request_trace(self, receive: OnTrace) -> None:
-        """Let ``receive(trainer, pl_module, graph)`` be called once, at the first loss of this fit."""
-        self.tracer.request(receive)
+    def request_trace(self, receive: OnTrace, probes: Sequence[Probe] = ()) -> None:
+        """Let ``receive(trainer, pl_module, graph)`` be called once, at the first loss of this fit.
+
+        Args:
+            receive: is given the graph; it may read values (a device sync, once in a run).
+            probes: look at the values of operations while the step runs; see :class:`Probe`.
+        """
+        self.tracer.request(receive, probes)
+
+    def watch(self, hook: Hook, look: Watcher) -> None:
+        """Have ``look`` called at every ``hook`` of this fit, until it returns true; then it costs nothing more.
+
+        Args:
+            hook: the name of a Lightning hook without its ``on_``.
+            look: is given the hook's arguments. In a steady step it must not wait for the device.
+        """
+        self._watchers[hook].append(look)
 
     def watch_loss(self) -> None:
         """Have the training loss landed and judged in this fit; for callbacks that need the outcome of the run."""
@@ -101,9 +132,11 @@ class Desk(Callback):
         self.progress.mute = not pl_module.automatic_optimization or len(trainer.optimizers) != 1
         self.journal.raise_together = self.journal.on_finding == "raise" and trainer.world_size > 1
         self.meter.subscribe(self._judge)
+        self._show("train_start", trainer, pl_module)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Start the trace, if one was asked for."""
+        self._show("train_batch_start", trainer, pl_module, batch, batch_idx)
         if self.tracer.wanted:
             self.tracer.start(trainer, pl_module, batch, batch_idx)
 
@@ -116,6 +149,12 @@ class Desk(Callback):
         """Gradients are new."""
         self.meter.on_backward()
 
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Gradients are complete, the weights still old."""
+        self._show("before_optimizer_step", trainer, pl_module, optimizer)
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -124,15 +163,27 @@ class Desk(Callback):
             self.tracer.finish(trainer, pl_module)
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         self.meter.on_batch_end(loss if self._watches_loss and isinstance(loss, Tensor) else None)
+        self._show("train_batch_end", trainer, pl_module, outputs, batch, batch_idx)
         self._raise_together(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A batch that the module left out in its ``on_train_batch_start`` had no end."""
         self.tracer.abandon()
+        self._show("train_epoch_end", trainer, pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """See :meth:`on_train_epoch_end`; validation may come first."""
         self.tracer.abandon()
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """An evaluation step is about to run, of the sanity check as well."""
+        self._show("validation_batch_start", trainer, pl_module, batch, batch_idx, dataloader_idx)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The evaluation's own numbers are complete."""
+        self._show("validation_epoch_end", trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Ranks that wait to raise do so where all of them pass."""
@@ -192,10 +243,16 @@ class Desk(Callback):
         self.meter.reset()
         self.progress.reset()
         self.tracer = Tracer()
+        self._watchers = {hook: [] for hook in get_args(Hook)}
 
     def _close(self) -> None:
         self._running = False
         self.journal.close()
+
+    def _show(self, hook: Hook, *arguments: Any) -> None:
+        if self._running and (watchers := self._watchers[hook]):
+            self._watchers[hook] = []  # who looks may ask to look again
+            self._watchers[hook][:0] = [look for look in watchers if not look(*arguments)]
 
     def _judge(self, reading: Any) -> None:
         if reading.loss is not None and self.progress.update(reading.loss):

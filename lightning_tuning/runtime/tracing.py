@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from lightning_tuning.trace import CannotReplay, Graph, Recorder, replay, why_not_live
+from lightning_tuning.findings import Journal
+from lightning_tuning.trace import CannotReplay, Graph, Probe, Recorder, replay, why_not_live
 
 __all__ = ["OnTrace", "Tracer"]
 
@@ -20,10 +21,16 @@ trace."""
 
 
 class Tracer:
-    """Records one training step: the real one, or a repetition aside where recording would change its numbers."""
+    """Records one training step: the real one, or a repetition aside where recording would change its numbers.
+
+    Attributes:
+        batch: what the recorded step was given, for the time of the delivery of its graph.
+    """
 
     def __init__(self) -> None:
+        self.batch: Any = None
         self._receivers: list[OnTrace] = []
+        self._probes: list[Probe] = []
         self._recorder: Recorder | None = None
         self._losses = 0
         self._attempts = 0
@@ -43,9 +50,10 @@ class Tracer:
         """The real step is being recorded at this moment."""
         return self._recorder is not None
 
-    def request(self, receive: OnTrace) -> None:
-        """Call ``receive`` with the graph once there is one."""
+    def request(self, receive: OnTrace, probes: Sequence[Probe] = ()) -> None:
+        """Call ``receive`` with the graph once there is one; ``probes`` look at the values of its operations."""
         self._receivers.append(receive)
+        self._probes += probes
 
     def start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Begin with this batch; a step that must not be recorded live is repeated aside at once."""
@@ -53,7 +61,8 @@ class Tracer:
         self._attempts += 1
         self._losses = 0
         reason = why_not_live(pl_module)
-        recorder = Recorder(pl_module, batch)
+        recorder = Recorder(pl_module, batch, self._probes)
+        self.batch = batch
         if reason is None:
             self._recorder = recorder
             recorder.__enter__()
@@ -80,21 +89,29 @@ class Tracer:
 
     def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The step is over; deliver the graph if it has a loss, else try the next batch."""
-        recorder, losses = self._recorder, self._losses
+        recorder, losses, batch = self._recorder, self._losses, self.batch
         self.abandon()
         if recorder is not None and losses:
+            self.batch = batch
             self._deliver(trainer, pl_module, recorder.graph)
 
     def abandon(self) -> None:
         """Stop recording, whatever state it is in."""
+        self.batch = None
         if self._recorder is not None:
             recorder, self._recorder = self._recorder, None
             recorder.__exit__(None, None, None)
 
     def _deliver(self, trainer: Trainer, pl_module: LightningModule, graph: Graph) -> None:
-        receivers, self._receivers = self._receivers, []
-        for receive in receivers:
-            receive(trainer, pl_module, graph)
+        receivers, self._receivers, self._probes = self._receivers, [], []
+        names = dict.fromkeys(type(getattr(receive, "__self__", receive)).__name__ for receive in receivers)
+        for sentence in graph.blind:
+            Journal.of(trainer).note(f"blind here: {sentence} May have missed something: {', '.join(names)}.")
+        try:
+            for receive in receivers:
+                receive(trainer, pl_module, graph)
+        finally:
+            self.batch = None
 
 
 def _iterator_in(pl_module: LightningModule) -> str | None:

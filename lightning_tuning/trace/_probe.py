@@ -15,10 +15,10 @@ from lightning_tuning.trace._call import Call, bad_rows, bad_values, finite_rang
 from lightning_tuning.trace._causes import SOFTMAX, diagnose
 from lightning_tuning.trace._evidence import op_name
 from lightning_tuning.trace._gradients import discarded, of_gradient
-from lightning_tuning.trace._ledger import batch_tensors
 from lightning_tuning.trace._modules import ModuleStack, clean_path
 from lightning_tuning.trace._origin import Origin
 from lightning_tuning.trace._source import Callers
+from lightning_tuning.trace.batch import batch_tensors
 
 __all__ = ["Probe", "Suspect"]
 

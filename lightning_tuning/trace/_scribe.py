@@ -16,6 +16,7 @@ from lightning_tuning.trace._modules import ModuleStack, Running
 from lightning_tuning.trace._names import Call, name_call
 from lightning_tuning.trace._source import Caller, Callers
 from lightning_tuning.trace.graph import Op
+from lightning_tuning.trace.probe import Probe
 
 __all__ = ["Scribe", "Step"]
 
@@ -50,15 +51,20 @@ class Scribe:
     Args:
         ledger: values by tensor.
         modules: says which module is running.
+        probes: look at the values of the operations that they name.
     """
 
-    def __init__(self, ledger: Ledger, modules: ModuleStack) -> None:
+    def __init__(self, ledger: Ledger, modules: ModuleStack, probes: Sequence[Probe] = ()) -> None:
         self.blind: dict[str, None] = {}
         self._ledger = ledger
         self._modules = modules
         self._autograd = AutogradReader(ledger, self.read, self._emit_unseen)
         self._callers = Callers()
         self._calls: dict[Any, Call] = {}
+        self._probes: dict[str, list[Probe]] = {}
+        for probe in probes:
+            for name in probe.names:
+                self._probes.setdefault(name, []).append(probe)
 
     @property
     def unseen(self) -> list[str]:
@@ -119,7 +125,7 @@ class Scribe:
         if call.overwrites:
             read = [tensor for tensor in read if not _among(tensor, written)]
         inputs = tuple(self.read(tensor) for tensor in read)
-        return step._replace(written=written, inputs=inputs, arguments=arguments)
+        return step._replace(read=read, written=written, inputs=inputs, arguments=arguments)
 
     def finish(self, step: Step, result: Any) -> None:
         """After the operation: what it made."""
@@ -153,6 +159,10 @@ class Scribe:
         self._emit(step, tuple(outputs))
         for tensor, value in zip((*step.written, *made), outputs, strict=True):
             self._autograd.register(tensor, value, index)
+        if probes := self._probes.get(step.call.name):
+            with torch.no_grad():
+                for probe in probes:
+                    probe.look(ledger.ops[index], step.read, (*step.written, *made))
 
     def _is_untouched(self, tensor: Tensor, step: Step) -> bool:
         """The very tensor that went in came out (``x.contiguous()``), so nothing happened; inert dropout is noted."""

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from lightning_tuning.trace._idle import idle_trainer_parts, ignore
-from lightning_tuning.trace._ledger import batch_tensors
 from lightning_tuning.trace._restore import Restorer
 from lightning_tuning.trace._step import CannotReplay, load_buffers, run_backward, step_arguments
+from lightning_tuning.trace.batch import batch_tensors
 from lightning_tuning.trace.rng import RngState
 
 __all__ = ["CannotReplay", "aside", "is_aside", "replay"]

@@ -6,11 +6,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from lightning_tuning.trace._op import Op, Value, ValueKind
 
 __all__ = ["Graph", "Op", "Value", "ValueKind"]
+
+_T = TypeVar("_T")
 
 
 @dataclass
@@ -112,6 +114,12 @@ class Graph:
             and (where is None or where(op))
         ]
 
+    def answer(self, question: Callable[[Graph], _T]) -> _T:
+        """``question(graph)``, asked once however many want to know; the graph must be complete."""
+        if question not in self._answers:
+            self._answers[question] = question(self)
+        return self._answers[question]  # type: ignore[no-any-return]  # of whatever type the question's answers are
+
     def to_dict(self) -> dict[str, Any]:
         """The graph as plain JSON types."""
         return {
@@ -144,6 +152,10 @@ class Graph:
             "losses": self.losses,
             "blind": self.blind,
         }  # without the caches
+
+    @cached_property
+    def _answers(self) -> dict[Callable[[Graph], Any], Any]:
+        return {}
 
     @cached_property
     def _readers(self) -> list[list[int]]:

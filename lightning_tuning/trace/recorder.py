@@ -9,11 +9,13 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from lightning_tuning.trace._ledger import Ledger, batch_tensors
+from lightning_tuning.trace._ledger import Ledger
 from lightning_tuning.trace._mode import WatchingMode
 from lightning_tuning.trace._modules import ModuleStack, clean_path
 from lightning_tuning.trace._scribe import Scribe, Step
+from lightning_tuning.trace.batch import batch_tensors
 from lightning_tuning.trace.graph import Graph
+from lightning_tuning.trace.probe import Probe
 
 __all__ = ["Recorder"]
 
@@ -35,6 +37,7 @@ class Recorder:
     Args:
         module: the module whose parameters, buffers and submodules give the names.
         batch: what the step is given; its tensors are found in mappings, sequences, named tuples and objects.
+        probes: look at the values of some operations, right after each; see :class:`Probe`. Default: none.
 
     Raises:
         RuntimeError: when entered a second time; a recorder records one step.
@@ -52,10 +55,10 @@ class Recorder:
         "batch['x']"
     """
 
-    def __init__(self, module: nn.Module, batch: Any) -> None:
+    def __init__(self, module: nn.Module, batch: Any, probes: Sequence[Probe] = ()) -> None:
         self._ledger = Ledger()
         self._modules = ModuleStack(module, self._leave_module)
-        self._scribe = Scribe(self._ledger, self._modules)
+        self._scribe = Scribe(self._ledger, self._modules, probes)
         self._mode = WatchingMode(self)
         self._losses: dict[int, None] = {}
         self._graph: Graph | None = None

@@ -1,0 +1,75 @@
+"""Every rule's sick run gives its code at its place and nothing else; the healthy twin is quiet. Found by discovery."""
+
+from __future__ import annotations
+
+import contextlib
+import linecache
+import warnings
+from pathlib import Path
+
+import lightning.pytorch as pl
+import pytest
+
+from lightning_tuning import CATALOGUE, Finding, Journal, Severity, TuningSuite
+from tests.cases import Case, Run, case_files, cases
+from tests.helpers import quiet_trainer
+
+CASES = cases()
+
+every_case = pytest.mark.parametrize("case", CASES, ids=str)
+
+DEMANDED = {code for code in CATALOGUE if code[:3] in {"LT1", "LT2", "LT3", "LT4", "LT5"}} | {"LT901", "LT902", "LT904"}
+
+
+def findings_of(run: Run) -> list[Finding]:
+    """What the recommended set finds in ``run``; its warnings are those of the user's code, which is sick on purpose."""
+    pl.seed_everything(0, verbose=False)
+    module = run.module()
+    trainer = quiet_trainer(callbacks=[TuningSuite(), *run.callbacks()], **run.trainer)
+    expected = contextlib.nullcontext() if run.ends_with is None else pytest.raises(run.ends_with)
+    with warnings.catch_warnings(), expected:
+        warnings.simplefilter("ignore")
+        trainer.fit(module, **run.fit)
+    return Journal.of(trainer).findings
+
+
+def text_at(source_line: str | None, case_file_names: dict[str, Path]) -> str:
+    """The text of the line ``"file.py:12"`` of a case."""
+    name, _, number = (source_line or "").rpartition(":")
+    path = case_file_names.get(name)
+    return "" if path is None else linecache.getline(str(path), int(number))
+
+
+@every_case
+def test_the_sick_run_gives_its_code_at_its_place(case: Case) -> None:
+    found = findings_of(case.sick)
+    texts = "\n".join(finding.text() for finding in found)
+    own = [finding for finding in found if finding.code == case.code and finding.where == case.where]
+    assert own, f"{case.code} was not found at {case.where!r}; found:\n{texts}"
+    assert str(own[0].severity) == case.severity, texts
+    assert own[0].remedy
+    assert own[0].evidence
+    if case.line is not None:
+        files = {path.name: path for path in case_files()}
+        assert any(case.line in text_at(finding.source_line, files) for finding in own), texts
+    others = {finding.code for finding in found} - {case.code}
+    assert others <= set(case.also), f"found besides:\n{texts}"
+
+
+@every_case
+def test_the_healthy_twin_is_quiet(case: Case) -> None:
+    found = findings_of(case.healthy)
+    heard = [finding.text() for finding in found if finding.code == case.code or finding.severity >= Severity.WARNING]
+    assert heard == []
+
+
+def test_every_rule_has_a_case() -> None:
+    assert sorted(DEMANDED - {case.code for case in CASES}) == []
+
+
+def test_a_case_lies_in_the_file_of_its_code() -> None:
+    for path in case_files():
+        assert path.stem[2:5].isdigit(), path
+    names = [str(case) for case in CASES]
+    assert len(names) == len(set(names))
+    assert {case.code for case in CASES} <= set(CATALOGUE)
