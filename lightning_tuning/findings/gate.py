@@ -18,8 +18,9 @@ PERSISTENCE = 3
 
 
 class OutcomeGate:
-    """Lets facts and outcomes pass; holds symptoms as ``info`` until they persist in a run that goes wrong, and advice
-    back altogether until then (or, where nobody knows how the run goes, until its end).
+    """Lets facts and outcomes pass; holds symptoms as ``info`` until they persist in a run that goes wrong.
+
+    Advice it withholds altogether until the run goes wrong (or, where nobody knows how it goes, until it is over).
 
     Persist means :data:`PERSISTENCE` reports while the run is flat or diverging, or while nobody knew yet. What was
     reported while the run learned is forgiven: it does not count when the run goes wrong later.

@@ -37,8 +37,8 @@ class FirstStep(NamedTuple):
 class Check(TuningCallback):
     """Looks once, at the first training step of a fit; changes nothing.
 
-    A subclass answers :meth:`look` with findings; each is reported once, however often it is seen. What has to be looked
-    at later than that it asks for by ``Desk.watch`` in its own ``setup``, after this one.
+    A subclass answers :meth:`look` with findings; each is reported once, however often it is seen. What has to be
+    looked at later than that it asks for by ``Desk.watch`` in its own ``setup``, after this one.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

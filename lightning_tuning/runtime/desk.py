@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal, get_args
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -16,22 +16,10 @@ from lightning_tuning.measure import Meter, Progress
 from lightning_tuning.reporters import TerminalReporter
 from lightning_tuning.runtime.collective import gather_findings, raise_together
 from lightning_tuning.runtime.tracing import OnTrace, Tracer
+from lightning_tuning.runtime.watching import Hook, Watcher, Watchers
 from lightning_tuning.trace import Probe
 
-__all__ = ["CHECKPOINT_KEY", "Desk", "Hook", "Watcher"]
-
-Hook = Literal[
-    "train_start",
-    "train_batch_start",
-    "before_optimizer_step",
-    "train_batch_end",
-    "train_epoch_end",
-    "validation_batch_start",
-    "validation_epoch_end",
-]
-"""Where a callback that looks a few times may ask to look (:meth:`Desk.watch`); no other hook is forwarded."""
-
-Watcher = Callable[..., bool | None]
+__all__ = ["CHECKPOINT_KEY", "Desk"]
 
 CHECKPOINT_KEY = "lightning_tuning"
 """Under which everything of ours lies in a Lightning checkpoint."""
@@ -52,7 +40,7 @@ class Desk(Callback):
         self.meter = Meter.of(trainer)
         self.progress = Progress.of(trainer)
         self.tracer = Tracer()
-        self._watchers: dict[Hook, list[Watcher]] = {hook: [] for hook in get_args(Hook)}
+        self._watchers = Watchers()
         self._names: dict[str, weakref.ref[object]] = {}
         self._running = False
         self._watches_loss = False
@@ -116,7 +104,7 @@ class Desk(Callback):
             hook: the name of a Lightning hook without its ``on_``.
             look: is given the hook's arguments. In a steady step it must not wait for the device.
         """
-        self._watchers[hook].append(look)
+        self._watchers.add(hook, look)
 
     def watch_loss(self) -> None:
         """Have the training loss landed and judged in this fit; for callbacks that need the outcome of the run."""
@@ -243,16 +231,15 @@ class Desk(Callback):
         self.meter.reset()
         self.progress.reset()
         self.tracer = Tracer()
-        self._watchers = {hook: [] for hook in get_args(Hook)}
+        self._watchers = Watchers()
 
     def _close(self) -> None:
         self._running = False
         self.journal.close()
 
     def _show(self, hook: Hook, *arguments: Any) -> None:
-        if self._running and (watchers := self._watchers[hook]):
-            self._watchers[hook] = []  # who looks may ask to look again
-            self._watchers[hook][:0] = [look for look in watchers if not look(*arguments)]
+        if self._running:
+            self._watchers.show(hook, *arguments)
 
     def _judge(self, reading: Any) -> None:
         if reading.loss is not None and self.progress.update(reading.loss):

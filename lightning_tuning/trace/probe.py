@@ -15,10 +15,10 @@ __all__ = ["Probe"]
 class Probe(Protocol):
     """Sees the tensors of the operations that it names, right after each has run, in the middle of the user's step.
 
-    It computes what it wants to know on the device (a norm, a maximum) and keeps that, small and unread, by the index of
-    the operation; who asked for the trace reads it when the graph is there. It runs without autograd and is not recorded
-    itself. It must not write to a tensor, draw a random number, wait for the device, or keep what it was shown: the step
-    is the real one.
+    It computes what it wants to know on the device (a norm, a maximum) and keeps that, small and unread, by the index
+    of the operation; who asked for the trace reads it when the graph is there. It runs without autograd and is not
+    recorded itself. It must not write to a tensor, draw a random number, wait for the device, or keep what it was
+    shown: the step is the real one.
 
     Attributes:
         names: canonical names of the operations that it wants to see.

@@ -286,5 +286,6 @@ def test_every_argument_is_documented(name: str) -> None:
     kind = CALLBACKS[name]
     document = inspect.getdoc(kind) or ""
     for parameter in inspect.signature(kind.__init__).parameters:
-        assert parameter in ("self", "args", "kwargs") or f"{parameter}:" in document, f"{name}: {parameter} is not documented"
+        is_documented = parameter in ("self", "args", "kwargs") or f"{parameter}:" in document
+        assert is_documented, f"{name}: {parameter} is not documented"
     assert "Example:" in document

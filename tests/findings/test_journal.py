@@ -7,7 +7,16 @@ from collections.abc import Sequence
 
 import pytest
 
-from lightning_tuning.findings import CATALOGUE, Finding, Journal, Rule, Severity, TuningError, TuningWarning
+from lightning_tuning.findings import (
+    CATALOGUE,
+    Finding,
+    Journal,
+    ProgressState,
+    Rule,
+    Severity,
+    TuningError,
+    TuningWarning,
+)
 from lightning_tuning.rules.exploding_gradient import LT601
 
 # These tests are about the journal; what it tells Python's warnings is asserted where it matters.
@@ -291,3 +300,36 @@ def test_close_tells_rank_zero_only_and_begin_forgets() -> None:
     assert len(listener.closed) == 1
     journal.begin()
     assert (journal.findings, journal.notes) == ([], [])
+
+
+TASTE = Rule("LT995", "taste", Severity.INFO, "advice", why="It is.", remedy="None.", source="A test.")
+
+
+@pytest.mark.parametrize(
+    ("progress", "in_the_run", "at_its_end"),
+    [
+        (["unknown"], 0, 1),
+        (["unknown", "learning"], 0, 0),
+        (["learning", "converged"], 0, 0),
+        (["unknown", "flat"], 1, 1),
+        (["learning", "diverging"], 1, 1),
+        (["flat", "learning"], 1, 1),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_advice_is_withheld_from_runs_that_do_well(
+    progress: list[ProgressState], in_the_run: int, at_its_end: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CATALOGUE._rules, "LT995", TASTE)
+    journal, listener = listened()
+    journal.report(TASTE.finding("one could"))
+    for state in progress:
+        journal.rejudge(state)
+    assert len(journal.findings) == len(listener.told) == in_the_run
+    resumed = Journal()
+    resumed.load_state_dict(journal.state_dict())
+    assert len(resumed.findings) == in_the_run
+    for closing in (journal, resumed):
+        closing.close()
+        assert len(closing.findings) == at_its_end
+    assert len(listener.told) == at_its_end

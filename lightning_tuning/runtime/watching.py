@@ -1,0 +1,54 @@
+"""Who looks at a run from time to time, and how long."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+__all__ = ["Hook", "Watcher", "Watchers"]
+
+Hook = Literal[
+    "train_start",
+    "train_batch_start",
+    "before_optimizer_step",
+    "train_batch_end",
+    "train_epoch_end",
+    "validation_batch_start",
+    "validation_epoch_end",
+]
+"""Where one may look: names of Lightning's hooks without their ``on_``; no other hook is forwarded."""
+
+Watcher = Callable[..., bool | None]
+"""Is given the hook's arguments; true means that it has seen enough."""
+
+
+class Watchers:
+    """Functions by hook, each called until it has seen enough.
+
+    Example:
+        >>> watchers = Watchers()
+        >>> watchers.add("train_start", lambda word: print(word) or word == "stop")
+        >>> for word in ("go", "stop", "never heard"):
+        ...     watchers.show("train_start", word)
+        go
+        stop
+    """
+
+    def __init__(self) -> None:
+        self._by_hook: dict[Hook, list[Watcher]] = {hook: [] for hook in get_args(Hook)}
+
+    def add(self, hook: Hook, look: Watcher) -> None:
+        """Have ``look`` called at every ``hook`` from now on.
+
+        Raises:
+            ValueError: for a hook that is not forwarded.
+        """
+        if hook not in self._by_hook:
+            raise ValueError(f"`hook` must be one of {get_args(Hook)}, got {hook!r}.")
+        self._by_hook[hook].append(look)
+
+    def show(self, hook: Hook, *arguments: Any) -> None:
+        """The hook was reached."""
+        if watchers := self._by_hook[hook]:
+            self._by_hook[hook] = []  # whoever looks may ask to look again
+            self._by_hook[hook][:0] = [look for look in watchers if not look(*arguments)]
