@@ -8,6 +8,7 @@ from lightning_tuning.checks.gradient_flow import GradientFlowCheck
 from lightning_tuning.checks.init import InitCheck
 from lightning_tuning.checks.loss_head import LossHeadCheck
 from lightning_tuning.checks.optimizer import OptimizerCheck
+from lightning_tuning.checks.preflight import Preflight
 from lightning_tuning.checks.run import RunCheck
 from lightning_tuning.checks.schedule import ScheduleCheck
 from lightning_tuning.checks.target import TargetCheck
@@ -22,6 +23,7 @@ __all__ = [
     "InitCheck",
     "LossHeadCheck",
     "OptimizerCheck",
+    "Preflight",
     "RunCheck",
     "ScheduleCheck",
     "TargetCheck",

@@ -8,6 +8,7 @@ from lightning_tuning.findings.journal import Journal, OnFinding
 from lightning_tuning.findings.reporter import Reporter
 from lightning_tuning.findings.rule import Kind, Rule
 from lightning_tuning.findings.selection import Selection
+from lightning_tuning.findings.verdict import Outcome, TellsVerdicts, Verdict
 
 __all__ = [
     "CATALOGUE",
@@ -18,14 +19,17 @@ __all__ = [
     "Journal",
     "Kind",
     "OnFinding",
+    "Outcome",
     "OutcomeGate",
     "ProgressState",
     "Reporter",
     "Rule",
     "Selection",
     "Severity",
+    "TellsVerdicts",
     "TuningError",
     "TuningWarning",
     "UnknownRuleError",
+    "Verdict",
     "register",
 ]

@@ -48,8 +48,8 @@ class OutcomeGate:
     def severity(self, finding: Finding) -> Severity:
         """How severe ``finding`` is now."""
         intended = self._intended.get(finding.key, finding.severity)
-        if finding.code not in CATALOGUE or CATALOGUE[finding.code].kind != "symptom":
-            return intended
+        if finding.code not in CATALOGUE or CATALOGUE[finding.code].kind != "symptom" or intended is Severity.ERROR:
+            return intended  # what is provable is a fact, whatever else its rule speaks of
         harmful = self.progress in ("flat", "diverging")
         persists = self._recently[finding.key] >= PERSISTENCE
         return intended if harmful and persists else min(intended, Severity.INFO)

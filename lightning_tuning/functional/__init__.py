@@ -1,5 +1,6 @@
 """Tensor in, tensor out: the numerics of the library, usable without Lightning."""
 
+from lightning_tuning.functional.decay_groups import split_decay_groups
 from lightning_tuning.functional.initialization import (
     activation_gain,
     fan_in_and_fan_out,
@@ -16,5 +17,6 @@ __all__ = [
     "initial_std",
     "initialize_",
     "set_forget_bias_",
+    "split_decay_groups",
     "tensor_norms",
 ]

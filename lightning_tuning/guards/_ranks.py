@@ -8,13 +8,12 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from lightning_tuning.trace.alone import AloneMode
 
 __all__ = ["AloneMode", "exchange", "read_together", "several_ranks"]
 
 T = TypeVar("T")
-
-_COLLECTIVES = frozenset({"c10d", "_c10d_functional", "_c10d_functional_autograd", "c10d_functional"})
 
 
 def several_ranks() -> bool:
@@ -58,19 +57,3 @@ def exchange(fact: T) -> list[T]:
     everybody: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(everybody, fact)
     return everybody
-
-
-class AloneMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's base class has no types
-    """Inside it nothing is sent to other ranks: the first collective raises ``RuntimeError``, before it starts.
-
-    A rank that repeats a step of its own would otherwise wait for ever for the others' half of an ``all_gather`` or of
-    a synced batch norm.
-    """
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """Let everything through but collectives."""
-        if func.namespace in _COLLECTIVES:
-            raise RuntimeError(f"the step communicates with other ranks ({func.overloadpacket.__name__})")
-        return func(*args, **kwargs or {})

@@ -7,9 +7,10 @@ from typing import Any
 
 from rich.console import Console
 
-from lightning_tuning.findings import Finding, Severity
+from lightning_tuning.findings import Finding, Severity, Verdict
 from lightning_tuning.reporters.beside import print_beside_bars
 from lightning_tuning.reporters.layout import announcement, summary
+from lightning_tuning.reporters.preflight_table import preflight_table
 
 __all__ = ["TerminalReporter"]
 
@@ -69,6 +70,11 @@ class TerminalReporter:
         console = self._console or Console()
         print_beside_bars(console, *announcement(finding, console, explain=explain))
         return True
+
+    def verdicts(self, verdicts: Sequence[Verdict], suspects: Sequence[Finding]) -> None:
+        """Print what the trials before the run came to, and what may explain a failure."""
+        console = self._console or Console()
+        print_beside_bars(console, *preflight_table(verdicts, suspects, console))
 
     def close(self, findings: Sequence[Finding], notes: Sequence[str]) -> None:
         """Print the summary, if it is wanted; the next run of this reporter starts anew."""

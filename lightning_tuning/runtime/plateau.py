@@ -84,6 +84,11 @@ class PlateauKeeper(TuningCallback):
                 return Watch((config.scheduler,), config.monitor, config.frequency)
         return Watch()
 
+    @property
+    def kept(self) -> Watch:
+        """What is kept in the present run, from its ``on_train_start`` on."""
+        return self._watch
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """A fit begins with nothing due."""
         super().setup(trainer, pl_module, stage)

@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_tuning.findings import Journal
 from lightning_tuning.trace import CannotReplay, Graph, Probe, Recorder, replay, why_not_live
 
-__all__ = ["OnTrace", "Tracer"]
+__all__ = ["OnTrace", "Tracer", "iterator_in"]
 
 OnTrace = Callable[[Trainer, LightningModule, Graph], None]
 
@@ -67,7 +67,7 @@ class Tracer:
             self._recorder = recorder
             recorder.__enter__()
             return
-        if holder := _iterator_in(pl_module):
+        if holder := iterator_in(pl_module):
             blind = f"{reason} And `{holder}` is an iterator: a repetition of the step would use up a batch of it."
             self._deliver(trainer, pl_module, Graph(blind=[blind]))
             return
@@ -114,7 +114,7 @@ class Tracer:
             self.batch = None
 
 
-def _iterator_in(pl_module: LightningModule) -> str | None:
+def iterator_in(pl_module: LightningModule) -> str | None:
     """The name of an iterator that a module holds; nothing can put one back."""
     for path, module in pl_module.named_modules():
         for name, value in vars(module).items():

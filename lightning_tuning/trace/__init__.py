@@ -7,12 +7,13 @@ from lightning_tuning.trace.aside import CannotReplay, aside, is_aside, replay
 from lightning_tuning.trace.batch import batch_tensors
 from lightning_tuning.trace.graph import Graph, Op, Value
 from lightning_tuning.trace.nonfinite import Origin, find_origin
-from lightning_tuning.trace.probe import Probe
+from lightning_tuning.trace.probe import EarlyProbe, Probe
 from lightning_tuning.trace.recorder import Recorder
 from lightning_tuning.trace.rng import RngState
 
 __all__ = [
     "CannotReplay",
+    "EarlyProbe",
     "Graph",
     "Op",
     "Origin",

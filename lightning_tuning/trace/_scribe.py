@@ -12,6 +12,7 @@ from torch import Tensor
 from lightning_tuning.trace._arguments import bind
 from lightning_tuning.trace._autograd import AutogradReader, custom_function
 from lightning_tuning.trace._ledger import Ledger, Slot, tensors_in
+from lightning_tuning.trace._lookers import Lookers
 from lightning_tuning.trace._modules import ModuleStack, Running
 from lightning_tuning.trace._names import Call, name_call
 from lightning_tuning.trace._source import Caller, Callers
@@ -61,10 +62,7 @@ class Scribe:
         self._autograd = AutogradReader(ledger, self.read, self._emit_unseen)
         self._callers = Callers()
         self._calls: dict[Any, Call] = {}
-        self._probes: dict[str, list[Probe]] = {}
-        for probe in probes:
-            for name in probe.names:
-                self._probes.setdefault(name, []).append(probe)
+        self._lookers = Lookers(probes)
 
     @property
     def unseen(self) -> list[str]:
@@ -125,7 +123,10 @@ class Scribe:
         if call.overwrites:
             read = [tensor for tensor in read if not _among(tensor, written)]
         inputs = tuple(self.read(tensor) for tensor in read)
-        return step._replace(read=read, written=written, inputs=inputs, arguments=arguments)
+        step = step._replace(read=read, written=written, inputs=inputs, arguments=arguments)
+        if self._lookers.foresee(call.name):
+            self._lookers.before(self._op(step, ()), read)
+        return step
 
     def finish(self, step: Step, result: Any) -> None:
         """After the operation: what it made."""
@@ -159,10 +160,7 @@ class Scribe:
         self._emit(step, tuple(outputs))
         for tensor, value in zip((*step.written, *made), outputs, strict=True):
             self._autograd.register(tensor, value, index)
-        if probes := self._probes.get(step.call.name):
-            with torch.no_grad():
-                for probe in probes:
-                    probe.look(ledger.ops[index], step.read, (*step.written, *made))
+        self._lookers.after(ledger.ops[index], step.read, (*step.written, *made))
 
     def _is_untouched(self, tensor: Tensor, step: Step) -> bool:
         """The very tensor that went in came out (``x.contiguous()``), so nothing happened; inert dropout is noted."""
@@ -184,24 +182,26 @@ class Scribe:
 
     def _emit(self, step: Step, outputs: tuple[int, ...]) -> int:
         """Append an operation and return its index."""
-        ops, running = self._ledger.ops, step.running
-        ops.append(
-            Op(
-                index=len(ops),
-                name=step.call.name,
-                module=running.path,
-                module_type=running.type_name,
-                source_line=step.caller.source_line,
-                inputs=step.inputs,
-                outputs=outputs,
-                parameters=self._ledger.parameters(step.inputs),
-                arguments=dict(step.arguments),
-                inplace=bool(step.written),
-                grad_enabled=step.grad_enabled,
-                training=running.training,
-            )
+        self._ledger.ops.append(self._op(step, outputs))
+        return len(self._ledger.ops) - 1
+
+    def _op(self, step: Step, outputs: tuple[int, ...]) -> Op:
+        """The operation that comes next."""
+        running = step.running
+        return Op(
+            index=len(self._ledger.ops),
+            name=step.call.name,
+            module=running.path,
+            module_type=running.type_name,
+            source_line=step.caller.source_line,
+            inputs=step.inputs,
+            outputs=outputs,
+            parameters=self._ledger.parameters(step.inputs),
+            arguments=dict(step.arguments),
+            inplace=bool(step.written),
+            grad_enabled=step.grad_enabled,
+            training=running.training,
         )
-        return len(ops) - 1
 
     def _emit_unseen(self, name: str, inputs: tuple[int, ...]) -> int:
         unseen = Step(Call(name, "op"), Caller(None), self._modules.running, grad_enabled=True)

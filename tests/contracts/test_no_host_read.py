@@ -18,6 +18,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.optim.lr_scheduler import StepLR
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -108,6 +109,7 @@ CASES: dict[str, Callable[[Callable[..., Tensor]], Any]] = {
         for distribution in ("normal", "uniform")
     ],
     "set_forget_bias_": lambda make: functional.set_forget_bias_(lstm_on(make)),
+    "split_decay_groups": lambda make: functional.split_decay_groups(lstm_on(make), 0.1),
     "tensor_norms": lambda make: functional.tensor_norms([make(3, 4), make(5), make(2, dtype=torch.float16)]),
 }
 
@@ -205,6 +207,8 @@ class Run:
     accumulate_grad_batches = log_every_n_steps = world_size = num_nodes = 1
     current_epoch = global_step = global_rank = 0
     estimated_stepping_batches = 100
+    max_epochs = max_steps = -1
+    num_training_batches, limit_train_batches, fast_dev_run, overfit_batches = 100, 1.0, False, 0
     ckpt_path = None
     is_global_zero = True
 
@@ -216,7 +220,11 @@ class Run:
         self.logged: list[dict[str, float]] = []
         self.strategy = SimpleNamespace(root_device=torch.device("cuda"))
         self.precision_plugin = SimpleNamespace(scaler=None if scale is None else SimpleNamespace(_scale=scale))
-        self.fit_loop = SimpleNamespace(epoch_loop=SimpleNamespace(_batches_that_stepped=0))
+        scheduler = StepLR(torch.optim.SGD([nn.Parameter(torch.zeros(1))]), step_size=10)  # rates are on the host
+        self.lr_scheduler_configs = [SimpleNamespace(scheduler=scheduler, interval="step", frequency=1, monitor=None)]
+        stepped = SimpleNamespace(total=SimpleNamespace(completed=0))
+        epoch_loop = SimpleNamespace(_batches_that_stepped=0, scheduler_progress=stepped, total_batch_idx=0)
+        self.fit_loop = SimpleNamespace(epoch_loop=epoch_loop)
 
     def log(self, metrics: dict[str, float], step: int) -> None:
         self.logged.append(metrics)
@@ -272,7 +280,7 @@ def test_no_observer_reads_in_a_steady_step(name: str, events: list[Event]) -> N
         desk.tracer = type(desk.tracer)()  # the first step, which is traced, is not a steady one
         for starting in (callback, desk):
             starting.on_train_start(trainer, module)
-        for _ in range(3):
+        for _ in range(12):  # some send their numbers every few batches
             with NoHostRead(landings=1):
                 step(trainer, [callback, desk], make)
             forget_queries(events)

@@ -1,4 +1,4 @@
-"""The command line: ``lightning-tuning rules`` and ``lightning-tuning explain LT601``."""
+"""The command line: ``lightning-tuning rules``, ``explain LT601``, ``check module:Class``."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 import lightning_tuning.rules  # fills the catalogue
+from lightning_tuning.cli._arguments import add_check_arguments
 from lightning_tuning.findings import CATALOGUE, Rule, UnknownRuleError
 from lightning_tuning.reporters.beside import print_beside_bars
 from lightning_tuning.reporters.layout import STYLES
@@ -26,11 +27,12 @@ KINDS = {
     "fact": "fact: wrong while the run still looks well, so it is never held back",
     "symptom": "symptom: warns only once it persists in a run that does not learn",
     "outcome": "outcome: what the run itself shows",
+    "advice": "advice: said only of a run that is not seen to learn",
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status: 0, or 2 for what it does not know.
+    """Run the command line and return its exit status: 0, 1 if a check found something, 2 for what cannot be done.
 
     Example:
         >>> main(["rules", "--select", "LT0000"])
@@ -40,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.command == "explain":
             status = _explain(arguments.rules)
+        elif arguments.command == "check":
+            status = _check(arguments)
         else:
             status = _rules(arguments.select, arguments.format)
         sys.stdout.flush()
@@ -76,7 +80,14 @@ def _parser() -> argparse.ArgumentParser:
     rules.add_argument("--format", choices=("table", "markdown"), default="table", help="default: %(default)s")
     explain = commands.add_parser("explain", help="tell all that is known about a rule")
     explain.add_argument("rules", nargs="+", metavar="RULE", help="a code (LT601) or a name (exploding-gradient)")
+    add_check_arguments(commands)
     return parser
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from lightning_tuning.cli.check import check  # noqa: PLC0415  # torch and Lightning; the other commands need neither
+
+    return check(arguments)
 
 
 def _rules(prefixes: Sequence[str] | None, style: str) -> int:
@@ -137,7 +148,3 @@ def _say(*renderables: RenderableType) -> int:
 def _complain(sentence: str) -> int:
     sys.stderr.write(f"lightning-tuning: {sentence}\n")
     return 2
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -1,0 +1,123 @@
+"""``lightning-tuning check``: Preflight and every check on the first batches of a model."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+import traceback
+import warnings
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import lightning.pytorch as pl
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.model_helpers import is_overridden
+
+from lightning_tuning.checks import Preflight
+from lightning_tuning.cli._config import UsageError, build, key_values, load_config, locate
+from lightning_tuning.findings import Journal, Severity, TuningWarning
+from lightning_tuning.suite import TuningSuite
+
+__all__ = ["check"]
+
+_TAKEN = ("precision", "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm", "max_epochs")
+"""Of a config's ``trainer``: what changes the numbers of a step, or how far a schedule reaches."""
+
+
+class Subject(NamedTuple):
+    """What is checked."""
+
+    model: pl.LightningModule
+    data: pl.LightningDataModule | None
+    trainer: dict[str, Any]
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """Do what the command line asks, and return its exit status."""
+    with contextlib.redirect_stdout(sys.stderr) if arguments.json else contextlib.nullcontext():
+        try:
+            trainer, preflight = _run(arguments)
+        except UsageError as error:
+            sys.stderr.write(f"lightning-tuning: {error}\n")
+            return 2
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # the user's code may raise anything; Ctrl-C is one too
+            traceback.print_exc(file=sys.stderr)
+            sys.stderr.write(f"lightning-tuning: the run broke off with {type(error).__name__}; nothing was checked.\n")
+            return 2
+    journal = Journal.of(trainer)
+    findings = journal.findings
+    if arguments.json:
+        report = {
+            "verdicts": [verdict.to_dict() for verdict in preflight.verdicts],
+            "suspects": [finding.code for finding in preflight.suspects],
+            "findings": [finding.to_dict() for finding in findings],
+            "notes": journal.notes,
+        }
+        sys.stdout.write(json.dumps(report, indent=2) + "\n")
+    found = any(finding.severity >= Severity.WARNING for finding in findings)
+    return int(found or any(verdict.outcome == "failed" for verdict in preflight.verdicts))
+
+
+def _run(arguments: argparse.Namespace) -> tuple[pl.Trainer, Preflight]:
+    pl.seed_everything(arguments.seed, verbose=False)
+    subject = _subject(arguments)
+    if not is_overridden("train_dataloader", subject.data or subject.model):
+        owner = type(subject.data or subject.model).__name__
+        raise UsageError(f"{owner} has no `train_dataloader`; name a LightningDataModule: --data module:Class.")
+    settings = subject.trainer
+    if arguments.max_epochs is not None:
+        settings["max_epochs"] = arguments.max_epochs
+    # Where nobody knows how long the real run is, nobody can say what its schedule comes to.
+    ignore = [*arguments.ignore, *([] if settings.get("max_epochs") else ["LT5"])]
+    settings.setdefault("max_epochs", 1000)  # Lightning's own default
+    preflight = Preflight(max_seconds=arguments.max_seconds, then_stop=arguments.batches)
+    try:
+        trainer = pl.Trainer(
+            **settings,
+            accelerator=arguments.accelerator,
+            devices=1,
+            callbacks=[TuningSuite(ignore=ignore), preflight],
+            limit_val_batches=arguments.batches,
+            num_sanity_val_steps=0,
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=sys.stdout.isatty() and not arguments.json,
+            log_every_n_steps=1,
+        )
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise UsageError(str(error)) from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TuningWarning)  # the table and the summary say it
+        trainer.fit(subject.model, datamodule=subject.data)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    return trainer, preflight
+
+
+def _subject(arguments: argparse.Namespace) -> Subject:
+    config = {} if arguments.config is None else load_config(arguments.config)
+    model = _made("model", arguments.model, config.get("model"), key_values(arguments.arg, "--arg"))
+    data = _made("data", arguments.data, config.get("data"), key_values(arguments.data_arg, "--data-arg"))
+    if model is None:
+        raise UsageError(
+            "name a LightningModule: lightning-tuning check module:Class, or --config FILE with a `model`."
+        )
+    for name, thing, kind in (("model", model, pl.LightningModule), ("data", data, pl.LightningDataModule)):
+        if thing is not None and not isinstance(thing, kind):
+            raise UsageError(f"the {name} must be a {kind.__name__}, got a {type(thing).__name__}.")
+    trainer = config.get("trainer") or {}
+    return Subject(model, data, {name: trainer[name] for name in _TAKEN if trainer.get(name) is not None})
+
+
+def _made(what: str, path: str | None, section: Any, arguments: Mapping[str, Any]) -> Any:
+    """The model or the data: from a path, a section of the config, or both (then the section has the arguments)."""
+    section = section if isinstance(section, Mapping) else {}
+    if path is None and "class_path" not in section:
+        if section or arguments:
+            raise UsageError(f"the class of the {what} is not named: no `class_path`, and no module:Class for it.")
+        return None
+    own = section.get("init_args") or {} if "class_path" in section else section
+    return build(locate(path or section["class_path"]), {**own, **arguments}, f"the {what}")
