@@ -17,7 +17,7 @@ PYTHON = [code for language, code in BLOCKS if language == "python"]
 
 def test_every_block_is_of_a_known_kind() -> None:
     assert {language for language, _ in BLOCKS} == {"text", "sh", "python"}
-    assert len(PYTHON) == 2
+    assert len(PYTHON) == 3
 
 
 @pytest.mark.parametrize("code", PYTHON)
@@ -27,7 +27,7 @@ def test_python_blocks_run(code: str) -> None:
 
 def test_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = set(re.findall(r"`?make (\w+)", README))
+    targets = set(re.findall(r"(?:^|`)make (\w+)", README, flags=re.MULTILINE))
     assert {"demo", "test", "bench"} <= targets
     assert all(re.search(rf"^{target}:", makefile, flags=re.MULTILINE) for target in targets)
 

@@ -12,16 +12,17 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from lightning_tuning import (
-    DropoutBNConflictWarning,
     Finding,
-    GradientExplosionMonitor,
     Journal,
     NanLossGuard,
     TuningError,
     TuningSuite,
     TuningWarning,
 )
+from lightning_tuning.suite import recommended
 from tests.helpers import MODEL_KINDS, Mlp, TinyModule, quiet_trainer
+
+RECOMMENDED = [type(member) for member in recommended()]
 
 
 class BadBatch(Mlp):
@@ -62,7 +63,7 @@ def test_a_users_own_instance_replaces_the_member(first: bool) -> None:
         quiet_trainer(callbacks=callbacks).fit(model)
     assert finite(model)
     assert own.skipped == 1
-    assert [type(member) for member in suite.members] == [DropoutBNConflictWarning, GradientExplosionMonitor]
+    assert [type(member) for member in suite.members] == [kind for kind in RECOMMENDED if kind is not NanLossGuard]
     assert [f.code for f in suite.findings] == ["LT701"]
 
 
@@ -77,9 +78,9 @@ def test_the_suites_own_guard_raises_before_the_update() -> None:
 def test_a_replaced_member_is_back_on_another_trainer() -> None:
     suite = TuningSuite()
     quiet_trainer(callbacks=[suite, NanLossGuard()]).fit(Mlp())
-    assert len(suite.members) == 2
+    assert len(suite.members) == len(RECOMMENDED) - 1
     quiet_trainer(callbacks=[suite]).fit(Mlp())
-    assert len(suite.members) == 3
+    assert len(suite.members) == len(RECOMMENDED)
 
 
 @pytest.mark.parametrize("kind", MODEL_KINDS, ids=lambda kind: kind.__name__)
@@ -150,7 +151,7 @@ def test_its_settings_end_with_its_run(fails: bool) -> None:
 def test_two_equal_suites_act_as_one() -> None:
     suites = [TuningSuite(), TuningSuite()]
     quiet_trainer(callbacks=list(suites)).fit(Mlp())
-    assert [len(suite.members) for suite in suites] == [3, 0]
+    assert [len(suite.members) for suite in suites] == [len(RECOMMENDED), 0]
 
 
 def test_two_different_suites_are_refused() -> None:
@@ -178,7 +179,7 @@ def test_after_pickling_it_starts_anew() -> None:
     again = pickle.loads(pickle.dumps(suite))
     assert again.findings == []
     quiet_trainer(callbacks=[again]).fit(Mlp())
-    assert len(again.members) == 3
+    assert len(again.members) == len(RECOMMENDED)
 
 
 def test_attached_by_the_module_itself() -> None:

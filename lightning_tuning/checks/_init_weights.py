@@ -33,7 +33,11 @@ class History:
         goes_on = bool(trainer.ckpt_path) or trainer.global_step > 0 or trainer.current_epoch > 0
         self.is_fresh = not goes_on and pl_module not in self._trained
         self._trained.add(pl_module)
-        counts = [b for name, b in pl_module.named_buffers() if name.endswith("num_batches_tracked") and not b.is_meta]
+        counts = [
+            b
+            for name, b in pl_module.named_buffers()
+            if name.endswith("num_batches_tracked") and b.numel() == 1 and not b.is_meta
+        ]
         self.has_statistics = bool(counts) and max(torch.stack([c.reshape(()) for c in counts]).tolist()) > 0
 
 

@@ -75,6 +75,7 @@ def _judged(rehearsal: Rehearsal, best: Trained, count: int, target: float) -> J
         "the lowest value of this loss is not known": fitted.least is None or not fitted.is_explained,
         "weights of half precision are too coarse for this": half,
         "the model is too small to learn a batch by heart": count < CAPACITY * _targets(rehearsal),
+        "samples of the same inputs have different targets": _contradicts_itself(rehearsal),
     }
     for reason, holds in reasons.items():
         if holds:
@@ -82,6 +83,21 @@ def _judged(rehearsal: Rehearsal, best: Trained, count: int, target: float) -> J
     if fitted.is_improving and math.isfinite(fitted.losses[-1]):
         return _undecided(f"{told}, and falling: `Preflight(iterations=...)`", fitted.ratio, target)
     return Judgement(Verdict(FIT, "failed", f"{told}: not below {target:g} x the first", _finite(fitted.ratio), target))
+
+
+def _contradicts_itself(rehearsal: Rehearsal) -> bool:
+    """Two samples ask for different outputs and give the same inputs, as in tables of a few categories."""
+
+    def kinds(tensors: list[Tensor]) -> int:
+        rows = [tensor.detach().double().reshape(len(tensor), -1) for tensor in tensors]
+        return len(torch.unique(torch.cat(rows, 1), dim=0))
+
+    for term in rehearsal.terms:
+        inputs, targets = list(rehearsal.feeding(term).values()), list(rehearsal.targets(term).values())
+        sizes = {tensor.shape[0] if tensor.numel() and tensor.dim() else 0 for tensor in (*inputs, *targets)}
+        if inputs and targets and len(sizes) == 1 and 0 not in sizes and kinds(inputs) < kinds([*inputs, *targets]):
+            return True
+    return False
 
 
 def input_trial(rehearsal: Rehearsal, trained: Trained | None) -> Judgement:

@@ -35,7 +35,7 @@ def row_states(tensor: Tensor) -> Tensor | None:
 def prints(tensor: Tensor) -> list[Tensor] | None:
     """Smallest, largest, sum and a fixed projection of each sample: equal samples have equal ones, others do not."""
     tensor = tensor.detach()
-    if tensor.dim() == 0 or len(tensor) > _MOST_ROWS or not _is_plain(tensor) or tensor.is_complex():
+    if not _is_plain(tensor) or tensor.is_complex() or tensor.dim() == 0 or len(tensor) > _MOST_ROWS:
         return None
     rows = tensor.reshape(len(tensor), -1).to(torch.float32)
     places = torch.arange(rows.shape[1], device=rows.device, dtype=torch.float32)
@@ -58,9 +58,10 @@ class FeatureRange:
     def take(self, tensor: Tensor) -> None:
         """One more batch; one of another number of features is passed over."""
         others = [axis for axis in range(tensor.dim()) if axis != self.axis]
-        if not others or not tensor.numel():
+        if not others or not _is_plain(tensor) or tensor.is_complex():
             return
         values = tensor.detach()
+        values = values.float() if values.element_size() == 1 and values.is_floating_point() else values
         low, high = values.amin(others), values.amax(others)
         if self._ends is not None:
             if self._ends[0].shape != low.shape:

@@ -40,9 +40,9 @@ class SignalProbe:
             return
         numbers = []
         for dim in (0, 1) if value.dim() == 3 else (0,):
-            samples = value.narrow(dim, 0, min(_SAMPLES, value.shape[dim]))
-            variance, mean = torch.var_mean(samples.float(), dim=dim, correction=0)
-            numbers += [variance.mean(), mean.square().mean()]
+            samples = value.narrow(dim, 0, min(_SAMPLES, value.shape[dim])).float()
+            mean = samples.mean(dim, keepdim=True)  # torch.var_mean takes eight times as long on the CPU
+            numbers += [(samples - mean).square().mean(), mean.square().mean()]
         self._measured[op.index] = tuple(value.shape), numbers
 
     def signals(self, batch: Mapping[str, Tensor]) -> dict[int, Signal]:

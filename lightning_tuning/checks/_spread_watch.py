@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from lightning_tuning.findings import Journal
 from lightning_tuning.measure import Meter, Reading
 from lightning_tuning.rules.gradient_spread import gradient_spread, is_adaptive, relative_gradients
+from lightning_tuning.runtime import Sparing
 
 __all__ = ["SpreadWatch"]
 
@@ -47,6 +48,10 @@ class SpreadWatch:
         """A reading has landed; what is wrong with it goes to ``journal``."""
         if len(self._weights) < 2 or not self._optimizer or reading.step not in _STEPS:
             return
+        with Sparing(journal, "InitCheck"):
+            self._compare(journal, reading)
+
+    def _compare(self, journal: Journal, reading: Reading) -> None:
         gradients = dict(zip(reading.names, reading.grad_norms, strict=True))
         self._looks[reading.step] = relative_gradients(gradients, self._weights)
         if len(self._looks) == len(_STEPS):

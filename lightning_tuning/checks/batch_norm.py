@@ -20,6 +20,7 @@ from lightning_tuning.rules.batchnorm_in_recurrence import padded_batch_norms, r
 from lightning_tuning.rules.batchnorm_momentum import high_momenta, is_cumulative
 from lightning_tuning.rules.batchnorm_on_output import batch_norms_on_output
 from lightning_tuning.rules.batchnorm_small_batch import last_batch_of_one, small_batch
+from lightning_tuning.rules.batchnorm_statistics_off import is_about_the_batch
 from lightning_tuning.rules.bias_before_batchnorm import cancelled_biases
 from lightning_tuning.rules.drifting_frozen_batchnorm import drifting_batch_norms
 from lightning_tuning.rules.mixed_normalisation_order import mixed_orders
@@ -43,9 +44,9 @@ class BatchNormCheck(Check):
     At the end of the first epoch with enough batches (20; 50 and what the momentum needs to forget its start), once:
     statistics that never moved, or that give one batch a loss more than 50 % above that by its own, where those of the
     batch before do no better (LT323). For the latter two steps near the epoch's end are run aside, with everything put
-    back: four forward passes, once in a run. It is left out under manual optimization, and where a step cannot be
-    repeated without harm (iterators or environments in the module, sharded parameters). Nets without a batch norm cost
-    nothing.
+    back: four forward passes, once in a run. It is left out under manual optimization, where the loss compares the
+    samples of a batch (contrastive losses, correlations), and where a step cannot be repeated without harm (iterators
+    or environments in the module, sharded parameters). Nets without a batch norm cost nothing.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -155,6 +156,7 @@ def _may_replay(step: FirstStep) -> bool:
         and not graph.blind
         and bool(graph.losses)
         and varies.issuperset(graph.losses)
+        and not is_about_the_batch(graph)
         and not any(is_cumulative(graph, norm) for norm in graph.answer(batch_norms))
         and iterator_in(module) is None
         and not _has_environment(module)

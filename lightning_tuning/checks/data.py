@@ -15,7 +15,7 @@ from lightning_tuning.findings import Finding
 from lightning_tuning.rules._ops import main_input
 from lightning_tuning.rules.non_finite_input import LT101
 from lightning_tuning.rules.unscaled_input import entrances, unscaled_input
-from lightning_tuning.runtime import Check, Desk, FirstStep
+from lightning_tuning.runtime import Check, Desk, FirstStep, Sparing
 from lightning_tuning.trace import Probe
 
 __all__ = ["DataCheck"]
@@ -126,6 +126,7 @@ class DataCheck(Check):
 
     def _close(self, trainer: Trainer) -> None:
         if self._watch is not None and Desk.find(trainer) is not None:
-            self._watch.end()
-            self._tell(trainer)
+            with Sparing(Desk.of(trainer).journal, self):
+                self._watch.end()
+                self._tell(trainer)
         self._forget()

@@ -11,7 +11,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from lightning_tuning.findings import Severity
 from lightning_tuning.rules.dropout_before_batchnorm import Conflict, dropout_batchnorm_conflicts
-from lightning_tuning.runtime import Desk, TuningCallback
+from lightning_tuning.runtime import Desk, Sparing, TuningCallback
 from lightning_tuning.trace import Graph
 
 __all__ = ["DropoutBNConflictWarning"]
@@ -77,7 +77,10 @@ class DropoutBNConflictWarning(TuningCallback):
         self.disabled = list(state["disabled"])
 
     def _look(self, trainer: Trainer, pl_module: LightningModule, graph: Graph) -> None:
-        for conflict in dropout_batchnorm_conflicts(graph):
+        conflicts: list[Conflict] = []
+        with Sparing(Desk.of(trainer).journal, self):
+            conflicts = dropout_batchnorm_conflicts(graph)
+        for conflict in conflicts:
             finding = dataclasses.replace(conflict.finding, severity=self.severity)
             if self.on_conflict == "raise":
                 self.fail(trainer, finding)

@@ -26,7 +26,7 @@ from lightning_tuning.rules.signal_collapse import signal_collapse
 from lightning_tuning.rules.symmetric_weights import duplicate_units, symmetric_weights
 from lightning_tuning.rules.uninitialised_parameter import contents, uninitialised_parameter
 from lightning_tuning.rules.weight_shape import transposed_linears
-from lightning_tuning.runtime import Check, Desk, FirstStep
+from lightning_tuning.runtime import Check, Desk, FirstStep, Sparing
 from lightning_tuning.trace import Probe
 
 __all__ = ["InitCheck"]
@@ -87,8 +87,9 @@ class InitCheck(Check):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """LT209, while nothing has run into it yet."""
-        for finding in transposed_linears(pl_module):
-            self.report(trainer, finding, once=True)
+        with Sparing(Desk.of(trainer).journal, self):
+            for finding in transposed_linears(pl_module):
+                self.report(trainer, finding, once=True)
 
     def look(self, step: FirstStep) -> Iterable[Finding]:
         """Everything that the first step tells, but the loss itself, which is not known yet."""

@@ -41,7 +41,7 @@ class LossHeadCheck(Check):
         self._probabilities = Probabilities()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Symptoms (LT318, LT319) need the outcome of the run."""
+        """A symptom (LT318) and advice (LT319) need the outcome of the run."""
         super().setup(trainer, pl_module, stage)
         if stage == "fit":
             Desk.of(trainer).watch_loss()
@@ -58,8 +58,9 @@ class LossHeadCheck(Check):
         yield from probabilities.findings(graph)
         for rule in (redundant_softmaxes, activations_on_logits, misplaced_softmaxes, clipped_losses):
             yield from rule(graph)
-        for symptom in (*stacked_linears(graph), *sigmoid_stacks(graph)):
+        for symptom in stacked_linears(graph):
             yield lasting(symptom)
+        yield from sigmoid_stacks(graph)
         if (summed := sum_reduction(graph)) is not None:
             yield summed
 

@@ -115,8 +115,7 @@ class Preflight(TuningCallback):
         self.progress_bar = progress_bar
         self.verdicts: list[Verdict] = []
         self.suspects: list[Finding] = []
-        self._batches = 0
-        self._is_told = False
+        self._batches, self._is_told = 0, False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Ask for the first batch."""
@@ -148,10 +147,11 @@ class Preflight(TuningCallback):
         except CannotReplay as limit:
             Desk.of(trainer).journal.note(f"no preflight: {limit}")
             return
-        except RuntimeError as error:
-            if trainer.world_size == 1 or "communicates with other ranks" not in str(error):
-                raise  # the user's own, which the real step would raise as well
-            Desk.of(trainer).journal.note(f"no preflight: {error}, and a trial of one rank has nobody to talk to.")
+        except Exception as error:  # noqa: BLE001  # the user's own, which the real step raises again
+            why = f"the step itself fails ({type(error).__name__}: {next(iter(str(error).splitlines()), '')})"
+            if trainer.world_size > 1 and "communicates with other ranks" in str(error):
+                why = f"{error}, and a trial of one rank has nobody to talk to"
+            Desk.of(trainer).journal.note(f"no preflight: {why}.")
             return
         if rehearsal.loss is None:
             Desk.of(trainer).journal.note("no preflight: the first step gave no loss.")

@@ -10,16 +10,22 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from lightning_tuning.checks._failed_loss import failed_loss
 from lightning_tuning.checks._held import lasting, tell_if_it_harms
 from lightning_tuning.checks._labels import LabelReader, is_label
 from lightning_tuning.checks._parcels import Parcels
 from lightning_tuning.checks._target_probe import TargetProbe
 from lightning_tuning.findings import Finding
 from lightning_tuning.rules.class_imbalance import ENOUGH_LABELS, class_imbalance, is_plain, label_terms
-from lightning_tuning.rules.target_out_of_range import label_out_of_range, may_be_masked, target_out_of_range
+from lightning_tuning.rules.target_out_of_range import (
+    LT104,
+    label_out_of_range,
+    may_be_masked,
+    target_out_of_range,
+)
 from lightning_tuning.rules.target_shape_broadcast import broadcast_targets
 from lightning_tuning.rules.unscaled_target import is_fresh, regressions, unscaled_target
-from lightning_tuning.runtime import Check, Desk, FirstStep
+from lightning_tuning.runtime import Check, Desk, FirstStep, Sparing
 from lightning_tuning.trace import Graph, Probe, batch_tensors
 
 __all__ = ["TargetCheck"]
@@ -85,16 +91,21 @@ class TargetCheck(Check):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """What is still under way lands."""
-        self._close(trainer)
+        with Sparing(Desk.of(trainer).journal, self):
+            self._close(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """The loss may have failed on what was seen before it ran."""
-        desk = Desk.find(trainer)
-        with contextlib.suppress(RuntimeError):  # no number can be read from a device that has failed, or the run ends
-            for finding in [] if desk is None else self._out_of_range(dict(batch_tensors(desk.tracer.batch)), None):
-                self.report(trainer, finding, once=True)
-        with contextlib.suppress(RuntimeError):
-            self._close(trainer)
+        if (desk := Desk.find(trainer)) is not None:
+            # No number can be read from a device that has failed; and the run ends, whatever findings do.
+            with Sparing(desk.journal, self), contextlib.suppress(RuntimeError):
+                for finding in self._out_of_range(dict(batch_tensors(desk.tracer.batch)), None):
+                    self.report(trainer, finding, once=True)
+            with Sparing(desk.journal, self), contextlib.suppress(RuntimeError):
+                self._close(trainer)
+                known = any(finding.code == LT104.code for finding in desk.journal.findings)
+                if not known and (failed := failed_loss(exception)) is not None:
+                    self.report(trainer, failed, once=True)
         self._forget()
 
     def __getstate__(self) -> dict[str, Any]:

@@ -7,20 +7,23 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from rich import box
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-import lightning_tuning.rules  # fills the catalogue
+from lightning_tuning import __version__
 from lightning_tuning.cli._arguments import add_check_arguments
 from lightning_tuning.findings import CATALOGUE, Rule, UnknownRuleError
+from lightning_tuning.findings.declarations import register_declared_rules
 from lightning_tuning.reporters.beside import print_beside_bars
 from lightning_tuning.reporters.layout import STYLES
 
 __all__ = ["main", "markdown_table"]
 
+RULES = Path(__file__).parent.parent / "rules"
 WIDEST = 100  # columns of a card: it is prose
 COLUMNS = ("code", "name", "severity", "kind", "why")
 KINDS = {
@@ -39,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         2
     """
     arguments = _parser().parse_args(argv)
+    register_declared_rules(RULES)
     try:
         if arguments.command == "explain":
             status = _explain(arguments.rules)
@@ -73,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="lightning-tuning",
         description="A linter and a first-aid kit for training runs: its rules, and the reason of each.",
     )
-    parser.add_argument("--version", action="version", version=f"lightning-tuning {lightning_tuning.__version__}")
+    parser.add_argument("--version", action="version", version=f"lightning-tuning {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     rules = commands.add_parser("rules", help="list the rules")
     rules.add_argument("--select", nargs="+", metavar="PREFIX", help="only codes that begin so, as LT6")

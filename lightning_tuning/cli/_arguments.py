@@ -8,15 +8,21 @@ from typing import Any
 __all__ = ["add_check_arguments"]
 
 _EPILOG = """\
-exit status: 0 nothing at warning or above, and no trial failed; 1 something was found; 2 nothing could be checked (a
-path, a class, an argument or a data loader is missing, or the run broke off with an error).
+exit status:
+  0  nothing at warning or above, and no trial failed
+  1  something was found
+  2  nothing could be checked: a path, a class, an argument or a data loader is
+     missing, or the run broke off with an error
 
-  lightning-tuning check train:LitNet --data train:Digits --arg lr=0.01 --arg hidden=[64,64]
+examples:
+  lightning-tuning check train:LitNet --data train:Digits --arg lr=0.01
+  lightning-tuning check train:LitNet --data train:Digits --arg hidden=[64,64]
   lightning-tuning check --config config.yaml --batches 50 --json
 
-A config is one of LightningCLI: `model`, `data`, `trainer`, `optimizer` and `lr_scheduler` aside; `class_path` and
-`init_args` nest. Of `trainer` only what changes the numbers of a step is taken. Links between arguments that a script
-makes (`link_arguments`) are not in a config.
+A config is one of LightningCLI. Of it are taken `model`, `data`, and of
+`trainer` what changes the numbers of a step; not `optimizer`, `lr_scheduler`,
+nor links between arguments that a script makes (`link_arguments`).
+`class_path` and `init_args` nest.
 """
 
 
@@ -25,8 +31,8 @@ def add_check_arguments(commands: Any) -> None:
     check = commands.add_parser(
         "check",
         help="try a LightningModule out on its first batches",
-        description="Build a LightningModule, run Preflight and every check on its first batches, and say what "
-        "was found. Nothing is logged or saved.",
+        description="Build a LightningModule, run Preflight and every check on its first batches,\n"
+        "and say what was found. Nothing is logged or saved.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import logging
 import sys
 import traceback
 import warnings
@@ -61,6 +62,7 @@ def check(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> tuple[pl.Trainer, Preflight]:
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # devices there are, products there are
     pl.seed_everything(arguments.seed, verbose=False)
     subject = _subject(arguments)
     if not is_overridden("train_dataloader", subject.data or subject.model):
@@ -69,8 +71,8 @@ def _run(arguments: argparse.Namespace) -> tuple[pl.Trainer, Preflight]:
     settings = subject.trainer
     if arguments.max_epochs is not None:
         settings["max_epochs"] = arguments.max_epochs
-    # Where nobody knows how long the real run is, nobody can say what its schedule comes to.
-    ignore = [*arguments.ignore, *([] if settings.get("max_epochs") else ["LT5"])]
+    # Where nobody knows how long the real run is, nobody can say what its schedule and its decay come to.
+    ignore = [*arguments.ignore, *([] if settings.get("max_epochs") else ["LT5", "LT406"])]
     settings.setdefault("max_epochs", 1000)  # Lightning's own default
     preflight = Preflight(max_seconds=arguments.max_seconds, then_stop=arguments.batches)
     try:

@@ -43,11 +43,13 @@ class Catalogue:
         self._retired: dict[str, str] = {}
 
     def add(self, rule: Rule) -> Rule:
-        """Take ``rule`` in and return it.
+        """Take ``rule`` in and return it; the same once more is no clash.
 
         Raises:
             ValueError: if its code or name is taken, or its code is retired.
         """
+        if self._rules.get(rule.code) == rule:
+            return self._rules[rule.code]
         for known in self._rules.values():
             if rule.code == known.code or rule.name == known.name:
                 raise ValueError(

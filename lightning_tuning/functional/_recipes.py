@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -69,10 +70,16 @@ def recipe_for(activation: str, arguments: Mapping[str, Any] | None = None) -> R
     if activation in _GATES:
         return Recipe("xavier", 1.0, activation)
     if activation in _SMOOTH:
-        function, names = _SMOOTH[activation]
+        _, names = _SMOOTH[activation]
         known = {name: given[name] for name in names if given.get(name) is not None}
-        return Recipe("he", activation_gain(lambda z: function(z, **known)), activation)
+        return Recipe("he", _gain(activation, tuple(known.items())), activation)
     return None
+
+
+@functools.lru_cache(maxsize=64)
+def _gain(activation: str, arguments: tuple[tuple[str, Any], ...]) -> float:
+    """Of a smooth one; a net asks for the same again at every layer."""
+    return activation_gain(functools.partial(_SMOOTH[activation][0], **dict(arguments)))
 
 
 def _cuts_at_zero(activation: str, arguments: Mapping[str, Any]) -> bool:

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from lightning_tuning.findings import Finding, Severity
 
-__all__ = ["announcement", "summary"]
+__all__ = ["announcement", "hung", "summary"]
 
 STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "bold yellow", Severity.INFO: "cyan"}
 WIDEST = 120  # columns: longer lines are hard to read, however wide the screen
@@ -29,12 +29,12 @@ def announcement(finding: Finding, console: Console, *, explain: bool) -> Iterat
     headline.append(f" at {finding.where}" if finding.where else "")
     headline.append(f" ({finding.source_line})" if finding.source_line else "", "dim")
     headline.append(f", {finding.steps()}" if finding.steps() else "")
-    yield from _hung(headline, console)
-    yield from _hung(Text("  " + finding.message), console)
+    yield from hung(headline, console)
+    yield from hung(Text("  " + finding.message), console)
     if finding.remedy:
-        yield from _hung(Text(f"  remedy: {finding.remedy}", "dim"), console)
+        yield from hung(Text(f"  remedy: {finding.remedy}", "dim"), console)
     if explain:
-        yield from _hung(Text(f"  more: lightning-tuning explain {finding.code}", "dim"), console)
+        yield from hung(Text(f"  more: lightning-tuning explain {finding.code}", "dim"), console)
     yield Text()
 
 
@@ -51,20 +51,20 @@ def summary(
         yield _table(told, console)
         yield Text()
     for finding in folded[:FOLDED_SHOWN]:
-        line = Text.assemble("  ", _severity(finding), f" {finding.headline()}")
-        line.truncate(_width(console), overflow="ellipsis")
-        yield line
+        yield from hung(Text.assemble("  ", _severity(finding), f" {finding.headline()}"), console)
     if more := folded[FOLDED_SHOWN:]:
         kind = "info" if more[0].severity is Severity.INFO else "finding"
-        yield from _hung(Text(f"  and {_plural(len(more), f'more {kind}')}: {_explain(more)}", "dim"), console)
+        yield from hung(Text(f"  and {_plural(len(more), f'more {kind}')}: {_explain(more)}", "dim"), console)
+    elif folded and not told:
+        yield from hung(Text(f"  more: {_explain(folded)}", "dim"), console)
     if notes:
         if folded:
             yield Text()
         yield Text("what was done:")
         for note in notes:
-            yield from _hung(Text(f"- {note}"), console)
+            yield from hung(Text(f"- {note}"), console)
     if told:
-        yield from _hung(Text(f"more: {_explain(told)}", "dim"), console)
+        yield from hung(Text(f"more: {_explain(told)}", "dim"), console)
 
 
 def _table(findings: Sequence[Finding], console: Console) -> Table:
@@ -80,9 +80,10 @@ def _table(findings: Sequence[Finding], console: Console) -> Table:
         table.add_column("seen", max_width=16)
     for finding in findings:
         severity = Text.assemble(_severity(finding))
-        where = Text(_path(finding.where or "the run", place_width))
+        place = finding.where or ("" if finding.source_line else "the run")
+        where = Text(_path(place, place_width))
         if finding.source_line:
-            where.append("\n" + _path(finding.source_line, place_width), "dim")
+            where.append(("\n" if place else "") + _path(finding.source_line, place_width), "dim")
         what = Text.assemble((finding.name, "bold"), f"\n{finding.message}")
         if finding.remedy:
             what.append(f"\nremedy: {finding.remedy}", "dim")
@@ -105,7 +106,7 @@ def _counts(findings: Sequence[Finding], min_severity: Severity) -> str:
     return ", ".join([f"no {min_severity}s", *words] if calm else words)
 
 
-def _hung(text: Text, console: Console) -> Iterator[Text]:
+def hung(text: Text, console: Console) -> Iterator[Text]:
     """``text`` in lines of the console's width; the second and all later ones are indented a little deeper."""
     lead = len(text.plain) - len(text.plain.lstrip()) + 2
     for number, line in enumerate(text.wrap(console, max(1, _width(console) - lead))):

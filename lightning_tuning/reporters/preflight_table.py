@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_tuning.findings import Finding, Outcome, Verdict
+from lightning_tuning.reporters.layout import hung
 
 __all__ = ["preflight_table"]
 
@@ -55,7 +56,7 @@ def preflight_table(
     if failed and suspects:
         yield Text("suspects, the likeliest first:")
         for number, finding in enumerate(suspects[:SUSPECTS_SHOWN], start=1):
-            yield Text(f"  {number}. {finding.headline()}")
+            yield from hung(Text(f"  {number}. {finding.headline()}"), console)
         yield Text()
 
 

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lightning_tuning.rules._ops import weight_layers
+from lightning_tuning.rules._ops import RESHAPES, weight_layers
 
 if TYPE_CHECKING:
     from lightning_tuning.trace.graph import Graph, Value
 
 __all__ = ["HOST_READS", "SAME_ELEMENTS", "ancestors", "batch_leaf", "model_inputs"]
 
-SAME_ELEMENTS = frozenset(
-    """
-    view reshape flatten unflatten squeeze unsqueeze permute transpose t swapaxes swapdims movedim contiguous clone
-    detach to float double half bfloat16 long int type type_as identity view_as reshape_as data
-    """.split()  # noqa: SIM905
-)
+SAME_ELEMENTS = RESHAPES | {"detach", "data"}
 """What changes shape or type of a tensor, and neither its elements nor how many there are."""
 
 HOST_READS = frozenset({"item", "numpy", "tolist"})

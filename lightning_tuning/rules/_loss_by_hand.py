@@ -140,11 +140,7 @@ class _Summand:
             self._anchors[anchor.kind, anchor.op.index, anchor.half] = anchor
             return []
         if op.name in _PICKS and len(carrying) == 1:
-            for index in others:
-                is_mask = "bool" in str(graph.values[index].dtype)
-                self._is_weighted |= is_mask
-            if others and not self._is_weighted:
-                self._targets.append(behind_views(graph, others[-1]))
+            self._note_choice(others)
             return carrying
         if op.name in _TRANSPARENT and len(carrying) == 1:
             return carrying
@@ -158,6 +154,12 @@ class _Summand:
             return carrying
         self._is_impure = True
         return []
+
+    def _note_choice(self, indices: list[int]) -> None:
+        """Classes that pick an element of each row, ``p[range(n), y]``, or a mask of the samples that count."""
+        self._is_weighted |= any("bool" in str(self._graph.values[index].dtype) for index in indices)
+        if indices and not self._is_weighted:
+            self._targets.append(behind_views(self._graph, indices[-1]))
 
     def _note_factors(self, op: Op, others: list[int]) -> None:
         for index in others:
@@ -190,12 +192,17 @@ class _Summand:
         return _Anchor("mse" if is_square else "l1", difference, carrying[0])
 
     def _logarithm(self, op: Op) -> _Anchor | None:
-        """``log(p)`` and ``log(1 - p)``, with or without an epsilon."""
+        """``log(p)`` and ``log(1 - p)``, with or without an epsilon, of all classes or of the one picked."""
         graph = self._graph
         half = "p"
         value = op.inputs[0]
-        while (maker := graph.producer(value)) is not None and len(maker.inputs) == 1:
-            if maker.name == "sub" and maker.arguments.get("other") == 1:
+        while (maker := graph.producer(value)) is not None:
+            carrying = [index for index in dict.fromkeys(maker.inputs) if graph.values[index].requires_grad]
+            if maker.name in _PICKS and maker.inputs[:1] == tuple(carrying):
+                self._note_choice([index for index in maker.inputs if index not in carrying])
+            elif len(maker.inputs) != 1:
+                break
+            elif maker.name == "sub" and maker.arguments.get("other") == 1:
                 half = "1 - p"
             elif maker.name not in VIEW_OPS | {"clamp", "clamp_min", "clamp_max", "add"}:
                 break

@@ -16,10 +16,13 @@ __all__ = [
     "MASKS",
     "NORMALIZATIONS",
     "RECURRENT_OPS",
+    "RESHAPES",
     "SHAPE_OPS",
     "WEIGHT_OPS",
+    "attribute",
     "made_of_parameters",
     "main_input",
+    "output_layers",
     "place",
     "weight_layers",
 ]
@@ -58,6 +61,14 @@ ELEMENTWISE_OPS = frozenset(
     hardtanh hardswish hardsigmoid tanh sigmoid logsigmoid
     """.split()  # noqa: SIM905  a table reads better than a hundred quotes
 )
+RESHAPES = frozenset(
+    """
+    view view_as reshape reshape_as flatten unflatten ravel squeeze unsqueeze permute transpose t adjoint swapaxes
+    swapdims movedim contiguous clone alias identity to float double half bfloat16 long int type type_as cuda cpu
+    """.split()  # noqa: SIM905
+)
+"""Shape, layout and type: every element of the input is one of the output, and no other is."""
+
 SHAPE_OPS = frozenset(
     """
     view reshape flatten unflatten squeeze unsqueeze permute transpose t swapaxes swapdims movedim expand repeat
@@ -75,6 +86,11 @@ CARRIES_VARIANCE = WEIGHT_OPS | ELEMENTWISE_OPS | SHAPE_OPS | DROPOUTS
 def place(op: Op) -> str:
     """The module of ``op``, or the source line of a functional call in the LightningModule itself."""
     return f"`{op.module}`" if op.module else f"at {op.source_line}"
+
+
+def attribute(path: str) -> str:
+    """The module at ``path`` as one writes it in the LightningModule: ``self.net[1].drop`` of ``net.1.drop``."""
+    return "self" + "".join(f"[{name}]" if name.isdecimal() else f".{name}" for name in path.split(".") if name)
 
 
 def made_of_parameters(graph: Graph) -> set[int]:
@@ -104,6 +120,19 @@ def weight_layers(graph: Graph) -> list[Op]:
         and any(value in weights and len(graph.values[value].shape) >= 2 for value in op.inputs)
         and any(value not in weights for value in op.inputs)
     ]
+
+
+def output_layers(graph: Graph) -> set[int]:
+    """Indices of the weight layers that feed a loss without another one between; ask by ``graph.answer``."""
+    layers = [op for op in graph.answer(weight_layers) if graph.reaches_loss(op)]
+    before: set[int] = set()
+    waiting = [value for op in layers for value in op.inputs]
+    while waiting:
+        maker = graph.values[waiting.pop()].producer
+        if maker is not None and maker not in before:
+            before.add(maker)
+            waiting += graph.ops[maker].inputs
+    return {op.index for op in layers} - before
 
 
 def main_input(graph: Graph, op: Op) -> int | None:

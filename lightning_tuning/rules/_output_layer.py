@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from lightning_tuning.rules._loss_terms import LossTerm, loss_terms
-from lightning_tuning.rules._ops import RECURRENT_OPS, weight_layers
+from lightning_tuning.rules._ops import RECURRENT_OPS, RESHAPES, weight_layers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,12 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OutputLayer", "only_output_layer", "targets_of"]
 
-_SAME_NUMBERS = frozenset(
-    """
-    view reshape flatten unflatten squeeze unsqueeze permute transpose t contiguous clone detach data to float double
-    half bfloat16 long int type type_as identity view_as reshape_as movedim
-    """.split()  # noqa: SIM905
-)
+_SAME_NUMBERS = RESHAPES | {"detach", "data"}
 """What leaves mean, variance and counts of a tensor as they are."""
 
 _LINKS = {"nll": "log_softmax", "bce": "sigmoid"}

@@ -16,9 +16,11 @@ from lightning_tuning.rules._optimizers import ParameterGroup, parameter_groups,
 __all__ = ["Hidden", "Ownership", "hidden_parameters"]
 
 _OWN_ATTRIBUTES = frozenset(vars(nn.Module()))
-_CONTAINERS = (list, tuple, Mapping, set, frozenset, deque)
-_LOOKED_AT = (nn.Parameter, nn.Module, *_CONTAINERS)
-_ITEMS = 10_000
+_CONTAINERS = (list, tuple, dict, set, frozenset, deque, Mapping)
+_LOOKED_AT = (nn.Module, *_CONTAINERS, nn.Parameter)
+_PASSED_BY = frozenset({int, float, complex, bool, str, bytes, type(None)})
+"""Most of what containers hold; asking whether it is a mapping or a parameter takes longer than all the rest."""
+_ITEMS = 2_000
 """In one container, nested ones counted: a data set of token lists is no place to look for parameters."""
 
 
@@ -117,8 +119,12 @@ def _inside(container: Any, path: str) -> Iterator[tuple[str, nn.Parameter, str]
     within = "Dict" if isinstance(container, Mapping) else "List"
     queue: deque[tuple[str, Any]] = deque([(path, container)])
     budget = _ITEMS
+    entered: set[int] = set()
     while queue:
         place, value = queue.popleft()
+        if id(value) in entered:  # a container in itself, or twice
+            continue
+        entered.add(id(value))
         if isinstance(value, nn.Parameter):
             yield place, value, f"Parameter{within}"
         elif isinstance(value, nn.Module):
@@ -127,6 +133,10 @@ def _inside(container: Any, path: str) -> Iterator[tuple[str, nn.Parameter, str]
                     yield f"{place}.{name}", parameter, f"Module{within}"
         elif isinstance(value, _CONTAINERS):
             items = value.items() if isinstance(value, Mapping) else enumerate(value)
-            known = [(f"{place}[{key!r}]", item) for key, item in islice(items, budget) if isinstance(item, _LOOKED_AT)]
+            known = [
+                (f"{place}[{key!r}]", item)
+                for key, item in islice(items, budget)
+                if type(item) not in _PASSED_BY and isinstance(item, _LOOKED_AT)
+            ]
             budget -= min(len(value), budget)
             queue.extend(known)

@@ -6,20 +6,12 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from lightning_tuning.rules._loss_terms import LossKind, LossTerm, loss_terms
-from lightning_tuning.rules._ops import ACTIVATIONS, DROPOUTS
+from lightning_tuning.rules._ops import ACTIVATIONS, DROPOUTS, RESHAPES
 
 if TYPE_CHECKING:
     from lightning_tuning.trace.graph import Graph, Op
 
-__all__ = ["ONE_TO_ONE", "RESHAPES", "Head", "behind_weights", "from_batch", "heads", "of_parameters"]
-
-RESHAPES = frozenset(
-    """
-    view view_as reshape reshape_as flatten unflatten squeeze unsqueeze permute transpose t swapdims movedim contiguous
-    clone to float double half bfloat16 type type_as identity
-    """.split()  # noqa: SIM905  a table reads better than a hundred quotes
-)
-"""Every element of the input is one of the output, under another index at most."""
+__all__ = ["ONE_TO_ONE", "Head", "behind_weights", "from_batch", "heads", "of_parameters"]
 
 ONE_TO_ONE = (
     RESHAPES

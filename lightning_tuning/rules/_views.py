@@ -5,19 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from lightning_tuning.rules._ops import made_of_parameters
+from lightning_tuning.rules._ops import RESHAPES, made_of_parameters
 
 if TYPE_CHECKING:
     from lightning_tuning.trace.graph import Graph, Op
 
 __all__ = ["VIEW_OPS", "behind_views", "sole_activation", "way_back"]
 
-VIEW_OPS = frozenset(
-    """
-    view view_as reshape reshape_as flatten unflatten squeeze unsqueeze permute transpose t adjoint movedim expand
-    expand_as contiguous clone float double half bfloat16 long int type type_as to identity ravel cuda cpu alias
-    """.split()  # noqa: SIM905
-)
+VIEW_OPS = RESHAPES | {"expand", "expand_as"}
 """Shape and type: every element stays what it was (``expand`` repeats it)."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from lightning_tuning.findings import Finding, Rule, Severity, register
@@ -45,11 +46,21 @@ def activations_on_logits(graph: Graph) -> list[Finding]:
     for term in graph.answer(loss_terms):
         logits = logits_of(graph, term)
         way = [] if logits is None else way_back(graph, logits, VIEW_OPS | PICKS | MASKS)
-        if way and way[-1].name in _ONE_SIDED | _BOUNDED and not (way[-1].name in SIGMOIDS and _is_binary(term)):
+        if way and _is_activation(way[-1]) and not (way[-1].name in SIGMOIDS and _is_binary(term)):
             layer = comes_from_weights(graph, way[-1].inputs[0])
             if layer is not None:
                 found.setdefault(way[-1].index, _finding(way[-1], layer, term))
     return list(found.values())
+
+
+def _is_activation(op: Op) -> bool:
+    return op.name in _ONE_SIDED | _BOUNDED or _is_relu_by_hand(op)
+
+
+def _is_relu_by_hand(op: Op) -> bool:
+    """``x.clamp(min=0)``; bounds on both sides keep logits from running away."""
+    bounds = [op.arguments.get(name) for name in ("min", "max")]
+    return op.name in ("clamp", "clip", "clamp_min") and bounds in ([0, None], [0, math.inf])
 
 
 def _is_binary(term: LossTerm) -> bool:
@@ -61,7 +72,7 @@ def _finding(op: Op, layer: Op, term: LossTerm) -> Finding:
     if op.name == "hardtanh":  # which ReLU6 is, too
         low, high = op.arguments.get("min_val", low), op.arguments.get("max_val", high)
     loss = term.op.name if not term.by_hand else f"a {term.kind} by hand"
-    cuts = op.name in _CUTS or (op.name == "hardtanh" and low >= 0)
+    cuts = op.name in _CUTS or _is_relu_by_hand(op) or (op.name == "hardtanh" and low >= 0)
     severity = Severity.ERROR if cuts else Severity.WARNING if op.name in _BOUNDED else Severity.INFO
     reach = f"between {low:g} and {high:g}" if op.name in _BOUNDED else f"above {low:g}"
     return LT316.finding(

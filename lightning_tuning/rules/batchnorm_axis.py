@@ -23,7 +23,7 @@ LT312 = register(
             "BatchNorm1d takes [N, C] or [N, C, L]: given [N, L, C] with L equal to C it does not complain, and "
             "normalizes each position over all features."
         ),
-        remedy="`norm(x.transpose(1, 2)).transpose(1, 2)`, or `nn.LayerNorm(features)`",
+        remedy="`norm(x.transpose(1, 2)).transpose(1, 2)`, or `nn.LayerNorm(features)`.",
         source="torch.nn.BatchNorm1d, shape",
     )
 )

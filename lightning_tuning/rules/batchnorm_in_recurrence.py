@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from lightning_tuning.findings import Finding, Rule, Severity, register
 from lightning_tuning.rules._norms import BatchNorm, batch_norms, more
-from lightning_tuning.rules._ops import ACTIVATIONS, DROPOUTS, WEIGHT_OPS, place
-from lightning_tuning.rules._reach import RESHAPES, from_batch
+from lightning_tuning.rules._ops import ACTIVATIONS, DROPOUTS, RESHAPES, WEIGHT_OPS, place
+from lightning_tuning.rules._reach import from_batch
 
 if TYPE_CHECKING:
     from lightning_tuning.trace.graph import Graph
@@ -25,7 +25,7 @@ LT308 = register(
             "The statistics of a hidden state change from step to step, but one batch norm keeps one running mean for "
             "all of them, which in evaluation is right for none; padding counts as data in both."
         ),
-        remedy="`nn.LayerNorm(hidden)`, which needs no batch; or a batch norm for each step",
+        remedy="`nn.LayerNorm(hidden)`, which needs no batch; or a batch norm for each step.",
         source="Cooijmans et al. 2017, Recurrent Batch Normalization, section 3; Ba et al. 2016, Layer Normalization",
     )
 )

@@ -22,10 +22,10 @@ LT313 = register(
         why=(
             "torch's momentum is the weight of the new value, TensorFlow's that of the old one: with .9 the running "
             "statistics are those of the last batch or two, and evaluation inherits their noise (a small MobileNetV2, "
-            "momentum .997 against .1, loss in evaluation: .44 against .21 at batch 8; but .06 against .18 at batch 32, "
+            "momentum .997 against .1, loss in evaluation: .44 against .21 at batch 8; .06 against .18 at batch 32, "
             "where one batch says enough: information there)."
         ),
-        remedy="`nn.BatchNorm2d(channels, momentum=0.1)`, which is .9 in TensorFlow's terms",
+        remedy="`nn.BatchNorm2d(channels, momentum=0.1)`, which is .9 in TensorFlow's terms.",
         source="torch.nn.BatchNorm2d, note on momentum; the harm measured by batch size",
     )
 )

@@ -25,7 +25,7 @@ LT309 = register(
             "moves it, the scale that logits or targets need has to be won back by one gain per output, and evaluation "
             "predicts on another scale."
         ),
-        remedy="end with the weight layer: `nn.Linear(hidden, outputs)` and no norm behind it",
+        remedy="end with the weight layer: `nn.Linear(hidden, outputs)` and no norm behind it.",
         source="Ioffe and Szegedy 2015, Batch Normalization, section 3.2: for the inputs of nonlinearities",
     )
 )

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from lightning_tuning.findings import Finding, Rule, Severity, register
-from lightning_tuning.rules._norms import more
+from lightning_tuning.rules._norms import batch_norms, more
+from lightning_tuning.rules._ops import weight_layers
+from lightning_tuning.rules._reach import from_batch
 
-__all__ = ["LT323", "are_settled", "statistics_off", "unmoved_statistics"]
+if TYPE_CHECKING:
+    from lightning_tuning.trace.graph import Graph
+
+__all__ = ["LT323", "are_settled", "is_about_the_batch", "statistics_off", "unmoved_statistics"]
 
 LT323 = register(
     Rule(
@@ -20,7 +26,7 @@ LT323 = register(
             "Training normalizes by the batch, evaluation by the running statistics: where these are not the data's, "
             "the net that is evaluated and saved is not the one that was trained."
         ),
-        remedy="`nn.BatchNorm2d(channels, momentum=0.1)`, buffers left to the layer, every batch mixed like the data",
+        remedy="`nn.BatchNorm2d(channels, momentum=0.1)`, buffers left to the layer, every batch mixed like the data.",
         source="Measured on nets that learn: lag alone is no sign, so the batch before is asked as well",
     )
 )
@@ -31,6 +37,8 @@ _OF_FIRST_LOSS = 0.2
 
 _FORGOTTEN = 0.01
 _BATCHES = 50
+
+_PAIRS = frozenset({"matmul", "mm", "bmm", "addmm", "einsum", "cdist", "pdist", "pairwise_distance"})
 
 
 def are_settled(batches: int, momenta: Sequence[float]) -> bool:
@@ -45,6 +53,25 @@ def are_settled(batches: int, momenta: Sequence[float]) -> bool:
         (True, False, False, True)
     """
     return batches >= _BATCHES and all(0 < m <= 1 and (1 - m) ** batches <= _FORGOTTEN for m in momenta)
+
+
+def is_about_the_batch(graph: Graph) -> bool:
+    """Whether the loss looks at the batch as a whole, so that the batch's own statistics are a part of it.
+
+    Behind the last weight layers a batch norm speaks (redundancy reduction: with the running statistics the
+    correlations of a batch are no correlations), or samples are multiplied or compared with each other (contrastive
+    losses). There a higher loss by other statistics is no sign of wrong ones.
+    """
+    layers = {op.index for op in graph.answer(weight_layers)}
+    norms = {norm.op.index for norm in graph.answer(batch_norms) if norm.is_training}
+    varies = graph.answer(from_batch)
+    ends = (graph.upstream(graph.values[loss], through=lambda op: op.index not in layers) for loss in graph.losses)
+    behind = set().union(*ends) - layers
+    return any(
+        index in norms
+        or (graph.ops[index].name in _PAIRS and sum(value in varies for value in graph.ops[index].inputs) > 1)
+        for index in behind
+    )
 
 
 def statistics_off(

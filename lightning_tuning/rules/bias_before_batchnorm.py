@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lightning_tuning.findings import Finding, Rule, Severity, register
-from lightning_tuning.rules._norms import batch_norms, more
+from lightning_tuning.rules._norms import batch_norms
 from lightning_tuning.rules._ops import WEIGHT_OPS, place
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ LT310 = register(
             "The batch norm subtracts its channel's mean, and the bias with it: it costs memory and weight decay, gets "
             "no gradient but rounding errors, and the batch norm's own shift does its work."
         ),
-        remedy="`nn.Conv2d(..., bias=False)`, `nn.Linear(..., bias=False)`",
+        remedy="`nn.Conv2d(..., bias=False)`, `nn.Linear(..., bias=False)`.",
         source="Ioffe and Szegedy 2015, Batch Normalization, section 3.2",
     )
 )
@@ -52,7 +52,7 @@ def cancelled_biases(graph: Graph) -> Finding | None:
 
 
 def _likewise(biases: int) -> str:
-    return f", and so{more(biases)} biases" if biases > 1 else ""
+    return f" ({biases - 1} more likewise)" if biases > 1 else ""
 
 
 def _bias(graph: Graph, op: Op) -> str | None:

@@ -35,6 +35,14 @@ LT414 = register(
 )
 
 
+_AS_WRITTEN = {
+    **{name: f"`.{name}()`" for name in ("detach", "item", "numpy", "tolist")},
+    **{name: f"`torch.{name}(...)`" for name in ("tensor", "as_tensor")},
+    "data": "`.data`",
+    "no_grad": "`torch.no_grad()`",
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Cut:
     """Where the gradient of some trained parameters is lost.
@@ -56,8 +64,11 @@ class Cut:
     @property
     def finding(self) -> Finding:
         """The cut as LT414: an error, or an info where it looks as if it was meant."""
-        what = _name_of(self.op)
+        what = _AS_WRITTEN.get(_name_of(self.op), f"`{_name_of(self.op)}`")
         whose = f"`{self.where}`" if self.where else "the module's own weights"
+        owners = dict.fromkeys(name.rpartition(".")[0] for name in self.parameters)
+        apart = [owner for owner in owners if not f"{owner}.".startswith(f"{self.where}.")] if self.where else []
+        whose += f" and {len(apart)} more module{'s' if len(apart) > 1 else ''}" if apart else ""
         count = f"{len(self.parameters)} trainable parameter{'s' if len(self.parameters) > 1 else ''}"
         into = "the loss" if self.reader is None else f"{self.reader.name} at {self.reader.source_line}"
         return LT414.finding(
@@ -66,7 +77,7 @@ class Cut:
             source_line=self.op.source_line,
             severity=Severity.INFO if self.is_deliberate else None,
             evidence={
-                "cut": what,
+                "cut": _name_of(self.op),
                 "parameters": len(self.parameters),
                 "first_parameter": self.parameters[0],
                 "goes_into": into,

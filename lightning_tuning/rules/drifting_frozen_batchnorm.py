@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lightning_tuning.findings import Finding, Rule, Severity, register
 from lightning_tuning.rules._norms import BatchNorm, batch_norms, more
-from lightning_tuning.rules._ops import place
+from lightning_tuning.rules._ops import attribute, place
 
 if TYPE_CHECKING:
     from lightning_tuning.trace.graph import Graph, Value
@@ -24,7 +24,7 @@ LT322 = register(
             "`requires_grad_(False)` does not stop the running statistics: in training mode the layer normalizes by "
             "the new data's batches and forgets the statistics that the frozen weights were trained with."
         ),
-        remedy="`self.backbone.eval()` in `on_train_epoch_start` as well: Lightning keeps the mode of frozen parts",
+        remedy="`self.backbone.eval()` in `on_train_epoch_start`, beside `requires_grad_(False)`.",
         source="torch.nn.BatchNorm2d, track_running_stats; Lightning >= 2.2 keeps the modes that it finds",
     )
 )
@@ -61,6 +61,7 @@ def drifting_batch_norms(graph: Graph, *, toggled: Collection[str] = ()) -> Find
         where=op.module,
         source_line=op.source_line,
         evidence={"batch_norms": count, "momentum": float(op.arguments.get("momentum") or 0.0)},
+        remedy=f"`{attribute(op.module)}.eval()`, or that of the whole frozen part, in `on_train_epoch_start`.",
     )
 
 

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from lightning_tuning.findings import Finding, Rule, Severity, register
 from lightning_tuning.rules._masks import masks
-from lightning_tuning.rules._ops import place
-from lightning_tuning.rules._reach import RESHAPES
+from lightning_tuning.rules._ops import RESHAPES, place
 from lightning_tuning.rules.dropout_on_output import output_masks
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ LT305 = register(
             "A zero before a sigmoid or softmax is no zero behind it (.5, or a share of the weights), and the values "
             "kept are scaled by 1/(1-p) into the flat ends. For ReLU-like functions the order makes no difference."
         ),
-        remedy="dropout behind the activation: `nn.Sequential(nn.Linear(i, o), nn.Tanh(), nn.Dropout(p))`",
+        remedy="dropout behind the activation: `nn.Sequential(nn.Linear(i, o), nn.Tanh(), nn.Dropout(p))`.",
         source="Srivastava et al. 2014, Dropout, section 4: the mask is laid on the outputs of the units",
     )
 )

@@ -24,7 +24,7 @@ LT304 = register(
             "Zeroed logits and predictions are errors that no weight can answer for: the loss keeps a floor, and the "
             "others are scaled by 1/(1-p). Dropout belongs before the last weight layer."
         ),
-        remedy="`nn.Sequential(..., nn.Dropout(p), nn.Linear(hidden, outputs))`: dropout before the last weight layer",
+        remedy="`nn.Sequential(..., nn.Dropout(p), nn.Linear(hidden, outputs))`: dropout before the last weight layer.",
         source="Srivastava et al. 2014, Dropout, section 4: units of the input and hidden layers are dropped",
     )
 )

@@ -25,7 +25,7 @@ LT303 = register(
             "probability passed as p drops most of the signal. Usual are .5 behind wide fully connected layers, 0 to "
             ".2 at the input, .1 in transformers; p = 1 lets nothing through."
         ),
-        remedy="`nn.Dropout(p=1 - keep_probability)`; at most .5 inside, at most .2 at the input",
+        remedy="`nn.Dropout(p=1 - keep_probability)`; at most .5 inside, at most .2 at the input.",
         source="Srivastava et al. 2014, Dropout, section 7.3 and appendix A.4; torch.nn.Dropout on the meaning of p",
     )
 )

@@ -23,7 +23,7 @@ LT306 = register(
             "Neighbouring pixels of a feature map tell the same: what one dropped pixel knew, the others still say, so "
             "the dropout regularizes little and acts as noise. Dropout2d drops whole channels."
         ),
-        remedy="`nn.Dropout2d(p)` on maps `[N, C, H, W]`, `nn.Dropout3d(p)` on volumes; or dropout in the head alone",
+        remedy="`nn.Dropout2d(p)` on maps `[N, C, H, W]`, `nn.Dropout3d(p)` on volumes; or dropout in the head alone.",
         source="Tompson et al. 2015, Efficient Object Localization Using Convolutional Networks, section 3.2",
     )
 )

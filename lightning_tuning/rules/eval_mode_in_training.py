@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lightning_tuning.findings import Finding, Rule, Severity, register
-from lightning_tuning.rules._ops import BATCH_NORMS, MASKS
+from lightning_tuning.rules._ops import BATCH_NORMS, MASKS, attribute
 from lightning_tuning.trace.graph import Graph, Op
 
 __all__ = ["LT320", "eval_modes_in_training"]
@@ -34,6 +34,7 @@ def eval_modes_in_training(module: nn.Module, graph: Graph, optimized: Collectio
     """One finding for each module that was put into evaluation mode by itself, and trains.
 
     - An error for a batch norm without statistics, and for a dropout while another one is active.
+    - An error for the whole module, if a batch norm without statistics is in it: nobody means that.
     - An info for a whole submodule, or for every dropout there is: somebody may have meant it.
     - Nothing for a batch norm whose statistics came from elsewhere (frozen ones, detectors that train its affine
       parameters), for what no optimizer holds, what runs without grad, what does not reach the loss.
@@ -73,18 +74,22 @@ def _judge(
     alone = next(part.children(), None) is None
     name = f"`{root}`" if root else "the whole module"
     kinds = " and ".join(
-        [f"{len(untouched)} batch norm(s) without statistics"] * bool(untouched)
-        + [f"{len(dropouts)} dropout(s)"] * bool(dropouts)
+        [f"{_count(len(untouched), 'batch norm')} without statistics"] * bool(untouched)
+        + [_count(len(dropouts), "dropout")] * bool(dropouts)
     )
-    sure = alone and bool(root) and (bool(untouched) or others_drop)
+    sure = (alone and bool(untouched or others_drop)) if root else bool(untouched)
     return LT320.finding(
         f"{name} is in evaluation mode while it trains ({kinds} in it)",
         where=root,
         source_line=ops[0].source_line,
         severity=None if sure else Severity.INFO,
         evidence={"batch_norms": len(untouched), "dropouts": len(dropouts)},
-        remedy=f"`self.{root}.train()` before fit." if root else "`module.train()` before fit.",
+        remedy=f"`{attribute(root)}.train()` in `on_train_epoch_start`; and look for the `eval()` that is not undone.",
     )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _does_something(op: Op) -> bool:

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 from lightning_tuning.findings import Finding, Rule, Severity, register
 from lightning_tuning.functional._recipes import Recipe, recipe_for
-from lightning_tuning.rules._ops import MASKS, NORMALIZATIONS, RECURRENT_OPS, SHAPE_OPS, place, weight_layers
+from lightning_tuning.rules._ops import (
+    MASKS,
+    NORMALIZATIONS,
+    RECURRENT_OPS,
+    SHAPE_OPS,
+    output_layers,
+    place,
+    weight_layers,
+)
 from lightning_tuning.rules._weight_facts import WeightFacts
 
 if TYPE_CHECKING:
@@ -104,12 +112,7 @@ def _successor(graph: Graph, op: Op) -> Recipe | None:
                 fresh = [value for value in reader.outputs if value not in seen]
                 seen.update(fresh)
                 waiting += fresh
-    return found if found is not None and not _is_output(graph, op) else None
-
-
-def _is_output(graph: Graph, op: Op) -> bool:
-    indices = {layer.index for layer in graph.answer(weight_layers)}
-    return not indices & graph.downstream(op)
+    return found if op.index not in graph.answer(output_layers) else None
 
 
 def _fan_in(graph: Graph, op: Op) -> float | None:

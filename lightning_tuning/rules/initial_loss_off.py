@@ -85,7 +85,7 @@ def expected_loss(
 def initial_loss_off(loss: float, expected: ExpectedLoss, *, where: str = "") -> Finding | None:
     """LT206 if ``loss`` is above twice what is expected of an untrained net, or below half of the best constant's.
 
-    What is not finite is LT701's.
+    What is not finite is LT701's; below 0 it is no such loss at all, for which LT104 and LT315 have the reason.
 
     Args:
         loss: of the first batch.
@@ -97,7 +97,7 @@ def initial_loss_off(loss: float, expected: ExpectedLoss, *, where: str = "") ->
         'the first loss is 23, 9.99 times the 2.303 (ln 10) of a net that knows nothing; twice is too much'
         >>> initial_loss_off(2.35, expected_loss("cross_entropy", classes=10))
     """
-    if not math.isfinite(loss):
+    if not math.isfinite(loss) or loss < 0:
         return None
     ratio = loss / expected.untrained
     if ratio > _ABOVE:

@@ -27,7 +27,7 @@ LT101 = register(
         ),
         remedy=(
             "drop or fill such samples in the Dataset (`torch.nan_to_num(x)`); if they are meant, "
-            "`DataCheck(allow=['batch[1]'])`."
+            "`Trainer(callbacks=[TuningSuite(), DataCheck(allow=['batch[1]'])])`."
         ),
         source="IEEE 754: NaN carries through every later sum; Google tuning playbook, on instability",
     )
@@ -84,6 +84,7 @@ def non_finite_input(name: str, rows: Sequence[float], batch: int) -> Finding | 
             "first_sample": bad[0],
             "nan_samples": sum(row == Row.NAN for row in rows),
         },
+        remedy=LT101.remedy.replace("'batch[1]'", f'"{name}"' if "'" in name else f"'{name}'"),
     )
 
 

@@ -18,7 +18,7 @@ LT319 = register(
         code="LT319",
         name="sigmoid-stack",
         severity=Severity.INFO,
-        kind="symptom",
+        kind="advice",
         why=(
             "A sigmoid's slope is 1/4 at most, and next to 0 beyond +-4, so each layer takes three quarters of the "
             "gradient or more; tanh saturates likewise, from +-2 on."

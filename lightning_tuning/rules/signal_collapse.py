@@ -7,7 +7,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from lightning_tuning.findings import Finding, Rule, Severity, register
-from lightning_tuning.rules._ops import RECURRENT_OPS, made_of_parameters, main_input, place, weight_layers
+from lightning_tuning.rules._ops import (
+    RECURRENT_OPS,
+    made_of_parameters,
+    main_input,
+    output_layers,
+    place,
+    weight_layers,
+)
 
 if TYPE_CHECKING:
     from lightning_tuning.trace.graph import Graph, Op
@@ -66,7 +73,7 @@ def signal_collapse(graph: Graph, signals: Mapping[int, Signal]) -> list[Finding
     layers = [op for op in graph.answer(weight_layers) if graph.reaches_loss(op)]
     indices = {op.index for op in layers}
     for head in layers:
-        if not indices & graph.downstream(head):
+        if head.index in graph.answer(output_layers):
             finding = _verdict(_chain(graph, head, indices), signals)
             if finding is not None:
                 found.setdefault(finding.where, finding)

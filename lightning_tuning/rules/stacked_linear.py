@@ -36,12 +36,17 @@ _PASSES = VIEW_OPS | DROPOUTS | {"add", "mul", "div"}
 _LINEAR = _PASSES | _DENSE | _CONVOLUTIONS | {"sub", "neg", "mean", "sum", "cat", "avg_pool1d", "avg_pool2d", "getitem"}
 
 
+_CUTS_UP = frozenset({"chunk", "split", "tensor_split", "unbind"})
+_PIECES = frozenset({"getitem", "select", "narrow"})
+
+
 def stacked_linears(graph: Graph) -> list[Finding]:
     """LT318 for each weight layer that is fed by another of its kind through views, dropout and biases alone.
 
     Left alone are factorizations (the middle narrower than both ends, pointwise, grouped and crossed kernels), layers
-    whose output somebody else reads too (queries, keys and values; skips), weights used several times (shared heads),
-    frozen ones, and a last projection behind a net that has nonlinearities.
+    whose output somebody else reads too (queries, keys and values; skips), several projections in one (packed queries,
+    keys and values), weights used several times (shared heads), frozen ones, and a last projection behind a net that
+    has nonlinearities.
     """
     layers = graph.answer(weight_layers)
     last = max((op.index for op in layers if graph.reaches_loss(op)), default=-1)
@@ -60,7 +65,7 @@ def stacked_linears(graph: Graph) -> list[Finding]:
             continue
         if not _is_only_reader(graph, [*way[:-1], first]) or _is_factorization(graph, first, op):
             continue
-        if op.index == last and _has_nonlinearity(graph, first):
+        if (op.index == last and _has_nonlinearity(graph, first)) or _is_packed(graph, op):
             continue
         found.append(_finding(graph, first, op))
     return found
@@ -81,6 +86,17 @@ def _is_only_reader(graph: Graph, way: list[Op]) -> bool:
     return all(
         len([child for child in graph.children(op) if graph.reaches_loss(child)]) == 1 and not op.inplace for op in way
     )
+
+
+def _is_packed(graph: Graph, op: Op) -> bool:
+    """Its output is cut into pieces that go ways of their own."""
+    while len(children := [child for child in graph.children(op) if graph.reaches_loss(child)]) == 1:
+        (op,) = children
+        if op.name in _CUTS_UP:
+            return True
+        if op.name not in VIEW_OPS:
+            return False
+    return len(children) > 1 and all(child.name in _PIECES for child in children)
 
 
 def _is_factorization(graph: Graph, first: Op, second: Op) -> bool:

@@ -24,8 +24,8 @@ LT104 = register(
             "nor line; a binary target outside [0, 1] makes a loss that falls without bound."
         ),
         remedy=(
-            "number the classes from 0 to K - 1 and give the head K outputs (`labels.unique()`); mark what does not "
-            "count with `ignore_index`; binary targets are 0 and 1, not -1 and 1."
+            "number the classes from 0 to K - 1 (`labels.unique()` shows them) and give the head K outputs; mark what "
+            "does not count with `ignore_index`; binary targets are 0 and 1, not -1 and 1 or 1 and 2."
         ),
         source="Humbatova et al. 2020, Taxonomy of Real Faults in Deep Learning Systems; PyTorch, cross_entropy",
     )
@@ -90,7 +90,16 @@ def target_out_of_range(found: TargetRange, target: str) -> Finding | None:
             "first_sample": found.sample,
             **({} if found.classes is None else {"classes": found.classes}),
         },
+        remedy=_remedy(found),
     )
+
+
+def _remedy(found: TargetRange) -> str | None:
+    if found.classes is None:
+        return f"binary targets are 0 and 1: `y = (y == {found.high:g}).float()`, if {found.high:g} means yes."
+    if (found.low, found.high) == (1, found.classes):
+        return f"classes count from 0: `y = y - 1` makes 0 to {found.classes - 1} of 1 to {found.classes}."
+    return None
 
 
 def label_out_of_range(name: str, labels: list[int], classes: int, ignored: int, batch: int) -> Finding | None:

@@ -66,7 +66,8 @@ def train_modes_in_evaluation(module: nn.Module, parts: Mapping[str, str]) -> Fi
         and not module.get_submodule(path.rpartition(".")[0]).training
         for path in training
     )
-    counts = [f"{n} {kind}(s)" for kind in ("batch norm", "dropout") if (n := [*training.values()].count(kind))]
+    numbers = {kind: [*training.values()].count(kind) for kind in ("batch norm", "dropout")}
+    counts = [f"{number} {kind}{'' if number == 1 else 's'}" for kind, number in numbers.items() if number]
     return LT321.finding(
         f"{' and '.join(counts)} in training mode during validation, `{first}` first",
         where=first,

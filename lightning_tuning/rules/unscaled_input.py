@@ -33,6 +33,7 @@ LT102 = register(
     )
 )
 
+_RAW = ELEMENTWISE_OPS | SHAPE_OPS | MASKS
 _FAR = 3.0
 _LARGE = 20.0
 _NARROW = 1e-2
@@ -95,11 +96,19 @@ def entrances(graph: Graph) -> list[Op]:
 def _is_raw(graph: Graph, op: Op, value: int) -> bool:
     if not graph.values[value].dtype.is_floating_point:
         return False
-    before = [graph.values[index] for index in ancestors(graph, {value})]
-    makers = {graph.ops[known.producer].name for known in before if known.producer is not None}
-    if not makers <= ELEMENTWISE_OPS | SHAPE_OPS | MASKS:
-        return False
-    leaves = [known for known in before if known.kind == "batch"]
+    found, waiting = {value}, [value]
+    leaves = []
+    while waiting:  # as `ancestors`, but most layers are told after a step or two, which keeps the whole linear
+        known = graph.values[waiting.pop()]
+        if known.producer is not None:
+            maker = graph.ops[known.producer]
+            if maker.name not in _RAW:
+                return False
+            fresh = [index for index in maker.inputs if index not in found]
+            found.update(fresh)
+            waiting += fresh
+        if known.kind == "batch":
+            leaves.append(known)
     return bool(leaves) and all(_is_scalable(op, leaf) for leaf in leaves)
 
 

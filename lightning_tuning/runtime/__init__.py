@@ -3,5 +3,6 @@
 from lightning_tuning.runtime.callback import TuningCallback
 from lightning_tuning.runtime.check import Check, FirstStep
 from lightning_tuning.runtime.desk import CHECKPOINT_KEY, Desk
+from lightning_tuning.runtime.sparing import Sparing
 
-__all__ = ["CHECKPOINT_KEY", "Check", "Desk", "FirstStep", "TuningCallback"]
+__all__ = ["CHECKPOINT_KEY", "Check", "Desk", "FirstStep", "Sparing", "TuningCallback"]

@@ -11,6 +11,7 @@ from torch import Tensor
 from lightning_tuning.findings import Finding
 from lightning_tuning.runtime.callback import TuningCallback
 from lightning_tuning.runtime.desk import Desk
+from lightning_tuning.runtime.sparing import Sparing
 from lightning_tuning.trace import Graph, Probe, batch_tensors
 
 __all__ = ["Check", "FirstStep"]
@@ -39,6 +40,9 @@ class Check(TuningCallback):
 
     A subclass answers :meth:`look` with findings; each is reported once, however often it is seen. What has to be
     looked at later than that it asks for by ``Desk.watch`` in its own ``setup``, after this one.
+
+    Its own failure never ends a run: it is said in the summary, and what was asked for elsewhere goes on. A hook of
+    Lightning's that a subclass overrides has to see to that itself, with :class:`Sparing`.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -56,6 +60,8 @@ class Check(TuningCallback):
         return ()
 
     def _look(self, trainer: Trainer, pl_module: LightningModule, graph: Graph) -> None:
-        batch = dict(batch_tensors(Desk.of(trainer).tracer.batch))
-        for finding in self.look(FirstStep(trainer, pl_module, graph, batch)):
-            self.report(trainer, finding, once=True)
+        desk = Desk.of(trainer)
+        with Sparing(desk.journal, self):
+            batch = dict(batch_tensors(desk.tracer.batch))
+            for finding in self.look(FirstStep(trainer, pl_module, graph, batch)):
+                self.report(trainer, finding, once=True)

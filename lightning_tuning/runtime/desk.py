@@ -40,7 +40,7 @@ class Desk(Callback):
         self.meter = Meter.of(trainer)
         self.progress = Progress.of(trainer)
         self.tracer = Tracer()
-        self._watchers = Watchers()
+        self._watchers = Watchers(self.journal)
         self._names: dict[str, weakref.ref[object]] = {}
         self._running = False
         self._watches_loss = False
@@ -231,7 +231,7 @@ class Desk(Callback):
         self.meter.reset()
         self.progress.reset()
         self.tracer = Tracer()
-        self._watchers = Watchers()
+        self._watchers = Watchers(self.journal)
 
     def _close(self) -> None:
         self._running = False

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
+from lightning_tuning.findings import Journal
+from lightning_tuning.runtime.sparing import Sparing
+
 __all__ = ["Hook", "Watcher", "Watchers"]
 
 Hook = Literal[
@@ -23,10 +26,13 @@ Watcher = Callable[..., bool | None]
 
 
 class Watchers:
-    """Functions by hook, each called until it has seen enough.
+    """Functions by hook, each called until it has seen enough, or has failed.
+
+    Args:
+        journal: is told of failures; see :class:`Sparing`.
 
     Example:
-        >>> watchers = Watchers()
+        >>> watchers = Watchers(Journal())
         >>> watchers.add("train_start", lambda word: print(word) or word == "stop")
         >>> for word in ("go", "stop", "never heard"):
         ...     watchers.show("train_start", word)
@@ -34,7 +40,8 @@ class Watchers:
         stop
     """
 
-    def __init__(self) -> None:
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
         self._by_hook: dict[Hook, list[Watcher]] = {hook: [] for hook in get_args(Hook)}
 
     def add(self, hook: Hook, look: Watcher) -> None:
@@ -51,4 +58,10 @@ class Watchers:
         """The hook was reached."""
         if watchers := self._by_hook[hook]:
             self._by_hook[hook] = []  # whoever looks may ask to look again
-            self._by_hook[hook][:0] = [look for look in watchers if not look(*arguments)]
+            self._by_hook[hook][:0] = [look for look in watchers if not self._is_done(look, arguments)]
+
+    def _is_done(self, look: Watcher, arguments: tuple[Any, ...]) -> bool:
+        enough: bool | None = None
+        with Sparing(self._journal, look) as sparing:
+            enough = look(*arguments)
+        return bool(enough) or sparing.failed

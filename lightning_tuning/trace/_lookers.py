@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -14,9 +14,19 @@ __all__ = ["Lookers"]
 
 
 class Lookers:
-    """Probes by the names of the operations that they want to see."""
+    """Probes by the names of the operations that they want to see.
 
-    def __init__(self, probes: Iterable[Probe]) -> None:
+    A probe that fails is shown no more, and the recording goes on without it. Within ``torch.func.vmap`` and ``grad``
+    tensors are wrappers that cannot be measured, so nothing is shown.
+
+    Args:
+        probes: all of them.
+        blind: is told of those that failed.
+    """
+
+    def __init__(self, probes: Iterable[Probe], blind: dict[str, None]) -> None:
+        self._blind = blind
+        self._failed: set[int] = set()
         self._late: dict[str, list[Probe]] = {}
         self._early: dict[str, list[EarlyProbe]] = {}
         for probe in probes:
@@ -31,13 +41,25 @@ class Lookers:
 
     def before(self, op: Op, inputs: Sequence[Tensor]) -> None:
         """``op`` is about to run."""
-        with torch.no_grad():
-            for probe in self._early.get(op.name, ()):
-                probe.foresee(op, inputs)
+        for probe in self._early.get(op.name, ()):
+            self._show(probe, probe.foresee, op, inputs)
 
     def after(self, op: Op, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
         """``op`` has run."""
-        if probes := self._late.get(op.name):
+        for probe in self._late.get(op.name, ()):
+            self._show(probe, probe.look, op, inputs, outputs)
+
+    def _show(self, probe: Probe, look: Callable[..., None], op: Op, *tensors: Sequence[Tensor]) -> None:
+        if id(probe) in self._failed or any(_is_wrapper(tensor) for some in tensors for tensor in some):
+            return
+        try:
             with torch.no_grad():
-                for probe in probes:
-                    probe.look(op, inputs, outputs)
+                look(op, *tensors)
+        except Exception as error:  # noqa: BLE001 (the step goes on; the graph says that something is missing)
+            self._failed.add(id(probe))
+            what = next(iter(str(error).splitlines()), "")
+            self._blind[f"{type(probe).__name__} failed ({type(error).__name__}: {what}) at {op.name}."] = None
+
+
+def _is_wrapper(tensor: Tensor) -> bool:
+    return bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))

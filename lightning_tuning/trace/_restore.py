@@ -98,8 +98,8 @@ class Restorer:
 
     def read_only(self, tensor: Tensor) -> None:
         """Take in a tensor that is only to be read (a batch's), and write it back in case it was written to."""
-        if id(tensor) in self._seen or tensor.layout is not torch.strided:
-            return
+        if id(tensor) in self._seen or tensor.layout is not torch.strided or tensor.is_inference():
+            return  # an inference tensor cannot be written to
         self._remember(tensor, tensor)
         copy, version = tensor.detach().clone(), tensor._version
 

@@ -62,7 +62,7 @@ class Scribe:
         self._autograd = AutogradReader(ledger, self.read, self._emit_unseen)
         self._callers = Callers()
         self._calls: dict[Any, Call] = {}
-        self._lookers = Lookers(probes)
+        self._lookers = Lookers(probes, self.blind)
 
     @property
     def unseen(self) -> list[str]:

@@ -53,6 +53,10 @@ class Callers:
         """
         return self._walk(sys._getframe(1), deep=deep)
 
+    def of(self, frame: FrameType) -> Caller:
+        """The caller of what runs, or has failed, in ``frame``."""
+        return self._walk(frame, deep=False)
+
     def _walk(self, frame: FrameType | None, *, deep: bool) -> Caller:
         line: str | None = None
         in_torch = True  # an update happens in torch's own frames; a training step called from an optimizer does not

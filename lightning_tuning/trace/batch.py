@@ -12,9 +12,13 @@ __all__ = ["batch_tensors"]
 
 
 def batch_tensors(batch: Any, path: str = "batch", depth: int = 6) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a batch with their key paths (``"batch['image']"``), in containers and objects."""
+    """The tensors of a batch with their key paths (``"batch['image']"``), in containers and objects.
+
+    Nested tensors of strided layout are left out: they have no shape.
+    """
     if isinstance(batch, Tensor):
-        yield path, batch
+        if not batch.is_nested or batch.layout is not torch.strided:
+            yield path, batch
     elif (
         depth == 0 or isinstance(batch, str | bytes | int | float | torch.Generator | torch.nn.Module) or batch is None
     ):

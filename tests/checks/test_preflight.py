@@ -71,6 +71,21 @@ class StuckHead(Mlp):
         return self.net(x).clamp(-1e-3, 1e-3)
 
 
+class Contradictory(Mlp):
+    """Four kinds of samples, with labels that are a matter of chance."""
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        draw = torch.Generator().manual_seed(0)
+        kinds, labels = torch.randint(4, (64,), generator=draw), torch.randint(3, (64,), generator=draw)
+        return DataLoader(TensorDataset(2 * torch.eye(8)[kinds], labels), batch_size=32)
+
+
+def test_a_batch_that_contradicts_itself_cannot_be_fitted() -> None:
+    tried, _ = preflight(Contradictory(), iterations=60)
+    assert outcomes(tried)["overfit one batch"] == "not applicable"
+    assert told(tried, "overfit one batch").endswith("samples of the same inputs have different targets")
+
+
 def test_a_net_that_cannot_fit_a_batch_fails() -> None:
     tried, _ = preflight(StuckHead(), iterations=60)
     assert outcomes(tried)["overfit one batch"] == "failed"
@@ -294,3 +309,14 @@ def test_samples_that_do_not_differ_are_another_rules_matter() -> None:
     tried, trainer = preflight(Constant(), iterations=30)
     assert outcomes(tried)["inputs beat zeros"] == "not applicable"
     assert "LT110" not in heard(trainer)
+
+
+def test_an_error_of_the_step_is_the_users() -> None:
+    class Broken(Mlp):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            raise IndexError("theirs")
+
+    trainer = quiet_trainer(callbacks=[Preflight(iterations=1)])
+    with pytest.raises(IndexError, match="theirs"):
+        trainer.fit(Broken())
+    assert Journal.of(trainer).notes == ["no preflight: the step itself fails (IndexError: theirs)."]

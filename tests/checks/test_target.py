@@ -71,6 +71,29 @@ def test_a_label_of_a_later_batch():
     assert finding.message == "label 3 in sample 4 of batch 6 lies outside [0, 3)"
 
 
+def test_a_label_of_the_sanity_check():
+    class FromOne(Classifier):
+        def val_dataloader(self) -> DataLoader[Any]:
+            return DataLoader(self.dataset(), batch_size=self.batch_size)
+
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            x, y = batch
+            nn.CrossEntropyLoss()(self(x), y)
+
+    (finding,) = failing(FromOne(from_one), TargetCheck(), num_sanity_val_steps=2)
+    assert (finding.code, finding.where, finding.step) == ("LT104", "batch[1]", 0)
+    assert "test_target.py" in finding.source_line
+    assert finding.remedy.startswith("classes count from 0: `y = y - 1`")
+
+
+def test_an_error_of_something_else():
+    class Broken(Classifier):
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            raise IndexError(f"Target {CLASSES} is out of bounds.")
+
+    assert failing(Broken(), TargetCheck(), num_sanity_val_steps=1) == []
+
+
 def test_a_compiled_net_is_asked_aside():
     class Compiled(Classifier):
         def __init__(self) -> None:

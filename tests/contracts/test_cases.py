@@ -32,7 +32,9 @@ def findings_of(run: Run) -> list[Finding]:
     with warnings.catch_warnings(), expected:
         warnings.simplefilter("ignore")
         trainer.fit(module, **run.fit)
-    return Journal.of(trainer).findings
+    journal = Journal.of(trainer)
+    assert [note for note in journal.notes if " failed (" in note] == []
+    return journal.findings
 
 
 def text_at(source_line: str | None, case_file_names: dict[str, Path]) -> str:

@@ -209,7 +209,7 @@ class Run:
     estimated_stepping_batches = 100
     max_epochs = max_steps = -1
     num_training_batches, limit_train_batches, fast_dev_run, overfit_batches = 100, 1.0, False, 0
-    ckpt_path = None
+    ckpt_path = progress_bar_callback = None
     is_global_zero = True
 
     def __init__(self, module: pl.LightningModule, scale: Tensor | None = None, *, fused: bool = False) -> None:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
-import lightning_tuning.rules  # noqa: F401  fills the catalogue
+import lightning_tuning.rules  # fills the catalogue
 from lightning_tuning.findings import CATALOGUE, Catalogue, Rule, Severity, UnknownRuleError
+from lightning_tuning.findings.declarations import declared_rules, register_declared_rules
 
 RULE = Rule("LT101", "bad-data", Severity.ERROR, "fact", why="It is.", remedy="Clean it.", source="Measured.")
 
@@ -54,3 +56,19 @@ def test_every_rule_says_why_what_to_do_and_where_it_comes_from(rule: Rule) -> N
     assert len(rule.remedy) > 20
     assert len(rule.source) > 10
     assert "!" not in rule.why + rule.remedy
+
+
+RULES = Path(lightning_tuning.rules.__file__).parent
+
+
+def test_what_is_read_off_the_source_is_what_is_registered() -> None:
+    assert sorted(declared_rules(RULES), key=lambda rule: rule.code) == list(CATALOGUE)
+    register_declared_rules(RULES)  # once more changes nothing
+    assert len(list(CATALOGUE)) == len(list(declared_rules(RULES)))
+
+
+def test_a_computed_declaration_is_refused(tmp_path: Path) -> None:
+    odd = 'Rule("LT999", "odd", Severity.INFO, "fact", why=why(), remedy="", source="")'
+    (tmp_path / "odd.py").write_text(odd)
+    with pytest.raises(ValueError, match="malformed"):
+        list(declared_rules(tmp_path))

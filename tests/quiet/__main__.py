@@ -15,7 +15,7 @@ from collections import defaultdict
 import torch
 
 from lightning_tuning import Severity
-from tests.quiet.runs import Outcome, train
+from tests.quiet.runs import SETTLED, Outcome, train
 from tests.quiet.zoo import Net, nets
 
 
@@ -57,7 +57,7 @@ def _say(line: str) -> None:
 
 
 def _is_fine(net: Net, done: Outcome) -> bool:
-    settled = not net.settles or done.unsettled < 0.05
+    settled = not net.settles or done.unsettled < SETTLED
     return settled and net.goal.is_met_by(done.value) and not done.at_least(Severity.WARNING)
 
 

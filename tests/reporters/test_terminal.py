@@ -125,6 +125,20 @@ def test_infos_are_folded_into_a_few_lines() -> None:
     ]
 
 
+def test_an_info_is_told_to_its_end() -> None:
+    long = dataclasses.replace(INFOS[0], message="a value " + "and another " * 9 + "against 3")
+    lines = closed([long], width=60).splitlines()
+    assert lines[-2].endswith("against 3")
+    assert lines[-1] == "  more: lightning-tuning explain LT990"
+    assert max(map(len, lines)) <= 60
+
+
+def test_a_line_is_place_enough() -> None:
+    table = closed([dataclasses.replace(NAN, where="", source_line="mnist.py:41")])
+    assert "mnist.py:41" in table
+    assert "the run" not in table
+
+
 def test_summary_can_be_left_out() -> None:
     assert closed([NAN], ["skipped a batch"], summary=False) == ""
 

@@ -31,6 +31,15 @@ class Functional(nn.Module):
         return torch.relu(x @ self.weight + self.bias).reshape(-1, CLASSES)
 
 
+class Clamp(nn.Module):
+    def __init__(self, **bounds):
+        super().__init__()
+        self.bounds = bounds
+
+    def forward(self, x):
+        return x.clamp(**self.bounds)
+
+
 SICK = {
     "relu": (head(nn.ReLU()), ce, "error", "3"),
     "relu in place": (head(nn.ReLU(inplace=True)), ce, "error", "3"),
@@ -46,6 +55,7 @@ SICK = {
         "error",
         "3",
     ),
+    "clamp": (head(Clamp(min=0)), ce, "error", "3"),
     "tanh": (head(nn.Tanh()), ce, "warning", "3"),
     "tanh, binary": (head(nn.Tanh()), bce, "warning", "3"),
     "sigmoid": (head(nn.Sigmoid()), ce, "warning", "3"),
@@ -87,6 +97,8 @@ QUIET = {
     "logits": (head(), ce),
     "soft cap": (head(SoftCap()), ce),
     "leaky relu": (head(nn.LeakyReLU(0.1)), ce),
+    "bounded from both sides": (head(Clamp(min=-20, max=20)), ce),
+    "bounded from below": (head(Clamp(min=-20)), ce),
     "gated": (Gated(), ce),
     "bounded regression": (head(nn.Tanh()), lambda n, d: F.mse_loss(n(d["x"]), d["v"])),
     "counts": (head(nn.ReLU()), lambda n, d: F.poisson_nll_loss(n(d["x"]), d["hot"], log_input=False)),

@@ -3,8 +3,17 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from lightning_tuning.rules.batchnorm_statistics_off import are_settled, statistics_off, unmoved_statistics
+from lightning_tuning.rules.batchnorm_statistics_off import (
+    are_settled,
+    is_about_the_batch,
+    statistics_off,
+    unmoved_statistics,
+)
+from tests.rules.graphs import Loss, classes, rows, squares, step_of
 
 nan, inf = math.nan, math.inf
 
@@ -72,3 +81,40 @@ def test_unmoved() -> None:
     assert "`a` and 2 more" in finding.message
     assert "puts them back" in finding.message
     assert unmoved_statistics(["a"], batches=20, momentum=None) is not None
+
+
+def correlations(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Redundancy reduction of two views."""
+    a, b = net(x), net(x + 0.1)
+    return (a.T @ b / len(x) - torch.eye(a.shape[1])).square().sum()
+
+
+def contrast(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    a, b = F.normalize(net(x), dim=-1), F.normalize(net(x + 0.1), dim=-1)
+    return F.cross_entropy(a @ b.T / 0.1, torch.arange(len(x)))
+
+
+def distances(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    z = net(x)
+    return torch.cdist(z, z)[y[:, None] == y].mean()
+
+
+def projected(*last: nn.Module) -> nn.Module:
+    return nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 4), *last)
+
+
+@pytest.mark.parametrize(
+    ("net", "loss", "about"),
+    [
+        (projected(), classes, False),
+        (projected(), squares, False),
+        (projected(nn.Tanh()), squares, False),
+        (projected(nn.BatchNorm1d(4)), squares, True),
+        (projected(nn.BatchNorm1d(4, affine=False)), correlations, True),
+        (projected(), correlations, True),
+        (projected(), contrast, True),
+        (projected(), distances, True),
+    ],
+)
+def test_losses_that_look_at_the_whole_batch(net: nn.Module, loss: Loss, *, about: bool) -> None:
+    assert is_about_the_batch(step_of(net, rows(), loss)) == about

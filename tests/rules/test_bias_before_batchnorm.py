@@ -16,6 +16,7 @@ def test_biases_are_counted() -> None:
     assert found is not None
     assert found.where == "0.bias"
     assert found.evidence["biases"] == 2
+    assert found.message == "the batch norm `1` subtracts the bias of `0` again (1 more likewise)"
 
 
 def test_convolutions() -> None:

@@ -103,13 +103,23 @@ def all_of_it(net: Net) -> None:
         (every_dropout, [("info", "body.2")]),
         (the_body, [("info", "body")]),
         (the_frozen_body, []),
-        (all_of_it, [("info", "")]),
+        (all_of_it, [("error", "")]),  # a batch norm without statistics is in it
     ],
 )
 def test_training(prepare: Callable[[Net], None], expected: list[tuple[str, str]], functional: bool) -> None:
     net = Net(functional=functional)
     prepare(net)
     assert judged(net) == expected
+
+
+def test_the_remedy_is_code() -> None:
+    net = Net()
+    one_dropout(net)
+    with Recorder(net, X) as recorder:
+        recorder.mark_loss(net(X).square().mean())
+    (finding,) = eval_modes_in_training(net, recorder.graph, {id(p) for p in net.parameters()})
+    assert finding.message == "`body.2` is in evaluation mode while it trains (1 dropout in it)"
+    assert "`self.body[2].train()` in `on_train_epoch_start`" in finding.remedy
 
 
 def test_a_feature_extractor_without_grad() -> None:

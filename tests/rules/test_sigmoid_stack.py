@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lightning_tuning.rules.sigmoid_stack import sigmoid_stacks
+from lightning_tuning.rules.sigmoid_stack import LT319, sigmoid_stacks
 from tests.rules.heads import CLASSES, data, traced
 
 
@@ -105,3 +105,7 @@ def test_a_physics_informed_net_needs_smooth_activations(in_the_step):
         return F.cross_entropy(net(torch.cat([x[:, :4], x[:, 4:]], dim=1)), d["y"])
 
     assert sigmoid_stacks(traced(deep(4, nn.Tanh), loss_of, batch)) == []
+
+
+def test_nets_that_learn_with_tanh_do_not_hear_of_it():
+    assert LT319.kind == "advice"

@@ -21,6 +21,16 @@ SICK = {
     "log-softmax, nll": (head(), lambda n, d: F.nll_loss(n(d["x"]).log_softmax(0), d["y"]), 0),
     "log of softmax, nll": (head(), lambda n, d: F.nll_loss((n(d["x"]).softmax(0) + 1e-9).log(), d["y"]), 0),
     "by hand": (head(), lambda n, d: -n(d["x"]).log_softmax(0)[range(16), d["y"]].mean(), 0),
+    "by hand, picked before the logarithm": (
+        head(),
+        lambda n, d: -torch.log(n(d["x"]).softmax(0)[range(16), d["y"]] + 1e-8).mean(),
+        0,
+    ),
+    "by hand, gathered before the logarithm": (
+        head(),
+        lambda n, d: -n(d["x"]).softmax(0).gather(1, d["y"][:, None]).log().mean(),
+        0,
+    ),
     "bce": (head(), lambda n, d: F.binary_cross_entropy(n(d["x"]).softmax(0), d["hot"]), 0),
     "bce of one output": (head(1), lambda n, d: F.binary_cross_entropy(n(d["x"]).softmax(1)[:, 0], one(d)), 1),
     "bce of one output, squeezed": (

@@ -87,6 +87,29 @@ class SelfAttention(nn.Module):
         return self.head((x + self.out(mixed)).relu()).view(16, CLASSES)
 
 
+class PackedAttention(nn.Module):
+    """A projection of the tokens, then queries, keys and values in one, as torch's own attention has them."""
+
+    def __init__(self):
+        super().__init__()
+        self.tokens, self.head = nn.Linear(8, 16), nn.Linear(16, CLASSES)
+        self.attention = nn.MultiheadAttention(16, 2, batch_first=True)
+
+    def forward(self, x):
+        x = self.tokens(x.unflatten(0, (-1, 4)))
+        return self.head(self.attention(x, x, x)[0]).flatten(0, 1)
+
+
+class ChunkedAttention(PackedAttention):
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.Linear(16, 48)
+
+    def forward(self, x):
+        q, k, v = self.attention(self.tokens(x.unflatten(0, (-1, 4)))).chunk(3, dim=-1)
+        return self.head(F.scaled_dot_product_attention(q, k, v)).flatten(0, 1)
+
+
 class Vae(nn.Module):
     def __init__(self):
         super().__init__()
@@ -168,6 +191,8 @@ class OwnActivation(nn.Module):
 
 
 QUIET = {
+    "queries, keys and values in one": PackedAttention,
+    "queries, keys and values in chunks": ChunkedAttention,
     "activation": lambda: seq(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, CLASSES)),
     "normalization": lambda: seq(nn.Linear(8, 16), nn.LayerNorm(16), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 3)),
     "bottleneck": lambda: seq(nn.Linear(8, 2), nn.Linear(2, 16), nn.ReLU(), nn.Linear(16, CLASSES)),

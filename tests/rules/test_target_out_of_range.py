@@ -27,6 +27,19 @@ def findings(loss, prediction, target):
     ]
 
 
+@pytest.mark.parametrize(
+    ("loss", "prediction", "target", "remedy"),
+    [
+        (F.cross_entropy, torch.randn(4, 3), torch.tensor([1, 3, 2, 1]), "`y = y - 1` makes 0 to 2 of 1 to 3"),
+        (F.cross_entropy, torch.randn(4, 3), torch.tensor([0, 3, 2, 1]), "number the classes"),
+        (F.binary_cross_entropy, torch.rand(3), torch.tensor([-1.0, 1, 1]), "`y = (y == 1).float()`"),
+    ],
+)
+def test_remedies(loss, prediction, target, remedy):
+    (finding,) = findings(loss, prediction, target)
+    assert remedy in finding.remedy
+
+
 LOGITS, MAPS, ONE = torch.randn(4, 3), torch.randn(2, 3, 4, 5), torch.randn(3)
 Y = torch.tensor([0, 2, 1, 3])
 

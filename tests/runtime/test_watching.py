@@ -7,6 +7,7 @@ from typing import Any, get_args
 import lightning.pytorch as pl
 import pytest
 
+from lightning_tuning import Journal
 from lightning_tuning.runtime import Desk, TuningCallback
 from lightning_tuning.runtime.watching import Hook, Watchers
 from tests.helpers import Mlp, quiet_trainer
@@ -60,7 +61,7 @@ def test_a_second_fit_is_watched_anew_and_an_evaluation_is_not() -> None:
 
 
 def test_what_is_asked_for_while_looking_is_shown_from_the_next_time_on() -> None:
-    watchers, seen = Watchers(), []
+    watchers, seen = Watchers(Journal()), []
 
     def first() -> bool:
         seen.append("first")
@@ -75,4 +76,4 @@ def test_what_is_asked_for_while_looking_is_shown_from_the_next_time_on() -> Non
 
 def test_a_hook_that_is_not_forwarded_is_refused() -> None:
     with pytest.raises(ValueError, match=r"`hook` must be one of .* got 'predict_start'"):
-        Watchers().add("predict_start", print)  # type: ignore[arg-type]
+        Watchers(Journal()).add("predict_start", print)  # type: ignore[arg-type]
