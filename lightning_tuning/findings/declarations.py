@@ -44,8 +44,7 @@ def declared_rules(folder: Path) -> Iterator[Rule]:
 
 
 def register_declared_rules(folder: Path) -> None:
-    """Fill the catalogue with :func:`declared_rules`; the verdicts' own registration, if it follows, changes
-    nothing."""
+    """Fill the catalogue with :func:`declared_rules`; registered again by the verdicts, they stay what they are."""
     for rule in declared_rules(folder):
         register(rule)
 
