@@ -40,12 +40,13 @@ class GradientFlowCheck(Check):
         self._numbers = _Numbers()
         self._cuts: list[Cut] = []
         self._steps = 0
+        self._has_looked = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Ask for the trace of the first step, and for a look at the gradients of some."""
         super().setup(trainer, pl_module, stage)
         if stage == "fit":
-            self._cuts, self._steps = [], 0
+            self._cuts, self._steps, self._has_looked = [], 0, False
             Desk.of(trainer).watch("before_optimizer_step", self._confirm)
             Desk.of(trainer).watch("train_epoch_end", self._conclude)
 
@@ -57,6 +58,7 @@ class GradientFlowCheck(Check):
     def look(self, step: FirstStep) -> Iterable[Finding]:
         """Notes the cuts; of a loss without any gradient, which ends the run, it is said at once."""
         numbers, self._numbers = self._numbers, _Numbers()
+        self._has_looked = True
         if not step.pl_module.automatic_optimization:
             return
         graph = step.graph
@@ -69,10 +71,13 @@ class GradientFlowCheck(Check):
 
     def _confirm(self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer) -> bool:
         self._drop_refuted(pl_module)
-        self._steps += bool(self._cuts)
+        if not self._cuts:
+            return self._has_looked  # nothing to confirm, or nothing known yet
+        self._steps += 1
         return self._steps >= _CONFIRMATIONS and self._conclude(trainer, pl_module)
 
     def _conclude(self, trainer: Trainer, pl_module: LightningModule) -> bool:
+        self._has_looked = True  # what was not seen in the first epoch will not be
         if self._steps:
             for cut in self._cuts:
                 self.report(trainer, cut.finding, once=True)

@@ -233,11 +233,11 @@ class NanLossGuard(TuningCallback):
             self._snapshot.restore(trainer._results or {})
 
     def _check_weights(self, trainer: Trainer, pl_module: LightningModule, when: str) -> None:
-        """LT703, at most once per step, and not again while the run ends for it."""
+        """LT703, once per step and not while the run ends for it; a frozen parameter may be a mask of -inf."""
         if self._checked_at == trainer.global_step or self._minimums is not None:
             return
         self._checked_at, self._snapshot = trainer.global_step, None  # the batch is over, with nothing to undo
-        if names := non_finite_anywhere(pl_module.named_parameters()):
+        if names := non_finite_anywhere(item for item in pl_module.named_parameters() if item[1].requires_grad):
             finding = broken_weights(names, when=when, norms=tuple(self._memory.norms), step=trainer.global_step)
             self._act(trainer, finding, mendable=False)
 

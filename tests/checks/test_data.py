@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, SequentialSampler, TensorDataset
 
-from lightning_tuning import Journal, NanLossGuard, TuningWarning
+from lightning_tuning import Journal, NanLossGuard, TuningSuite, TuningWarning
 from lightning_tuning.checks import DataCheck
 from lightning_tuning.runtime import Desk
 from tests.cases._data import Classifier, Regressor
@@ -357,3 +357,31 @@ def test_the_loader_is_never_asked():
     counting = Counting()
     assert codes(Counted()) == []
     assert sorted(counting.asked) == list(range(128))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda x: x.to(torch.float8_e4m3fn),
+        lambda x: torch.nested.nested_tensor(list(x)),
+        lambda x: x.relu().to_sparse(),
+        lambda x: torch.complex(x, x),
+        lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.qint8),
+    ],
+    ids=["float8", "nested", "sparse", "complex", "quantized"],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_unusual_tensors_are_let_pass(make: Any) -> None:
+    class Unusual(Mlp):
+        def train_dataloader(self) -> DataLoader[Any]:
+            batches = [(make(torch.randn(16, 8)), torch.arange(16) % CLASSES) for _ in range(3)]
+            return DataLoader(batches, batch_size=None)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = torch.nested.to_padded_tensor(x, 0.0) if x.is_nested else x
+            x = x.dequantize() if x.is_quantized else x.to_dense() if x.is_sparse else x
+            return self.net(x.real if x.is_complex() else x.float())
+
+    trainer = quiet_trainer(callbacks=[TuningSuite()])
+    trainer.fit(Unusual())
+    assert Journal.of(trainer).findings == []

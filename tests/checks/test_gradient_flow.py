@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from lightning_tuning import GradientFlowCheck, Journal
-from tests.helpers import CLASSES, MODEL_KINDS, TinyModule, quiet_trainer
+from lightning_tuning.runtime import Desk
+from tests.helpers import CLASSES, MODEL_KINDS, Mlp, TinyModule, quiet_trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore::lightning_tuning.TuningWarning")
 
@@ -123,3 +124,9 @@ def test_a_resumed_run_says_it_once(tmp_path):
     second = quiet_trainer(callbacks=[GradientFlowCheck()], max_epochs=2)
     second.fit(Parts(), ckpt_path=tmp_path / "last.ckpt")
     assert [(finding.code, finding.count) for finding in Journal.of(second).findings] == [("LT414", 1)]
+
+
+def test_without_a_cut_it_is_over_with_the_first_step() -> None:
+    trainer = quiet_trainer(callbacks=[GradientFlowCheck()])
+    trainer.fit(Mlp())
+    assert Desk.of(trainer)._watchers._by_hook["before_optimizer_step"] == []

@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lightning_tuning import functional
+from lightning_tuning.checks import Preflight
 from lightning_tuning.measure import GradientNorms, Landing, Meter
 from lightning_tuning.measure.sharding import sharded_norms
 from lightning_tuning.runtime import Desk
@@ -209,7 +210,7 @@ class Run:
     estimated_stepping_batches = 100
     max_epochs = max_steps = -1
     num_training_batches, limit_train_batches, fast_dev_run, overfit_batches = 100, 1.0, False, 0
-    ckpt_path = progress_bar_callback = None
+    ckpt_path = None
     is_global_zero = True
 
     def __init__(self, module: pl.LightningModule, scale: Tensor | None = None, *, fused: bool = False) -> None:
@@ -267,6 +268,11 @@ def test_the_meter_lands_once_per_batch(fused: bool, events: list[Event]) -> Non
             forget_queries(events)
     assert not any(event.waited for event in events)
     assert trainer.logged == []
+
+
+@pytest.fixture(autouse=True)
+def _after_the_preflight(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Preflight, "_fly", lambda *_: True)  # its trials come before the first step: no steady one
 
 
 @pytest.mark.parametrize("name", discovery.OBSERVERS)

@@ -128,3 +128,13 @@ def test_without_gradient_nothing_is_lost(use: str) -> None:
         net.teacher[0].requires_grad_(False)
         loss = (net.linear(X) - net.teacher[0](X)).square().sum()
     assert unregistered_parameters(after_backward(net, [sgd(net.parameters())], loss)) == []
+
+
+def test_containers_that_hold_themselves_and_long_ones_cost_little() -> None:
+    net = nn.Linear(2, 2)
+    net.ring = [net]
+    net.ring.append(net.ring)
+    net.tokens = {number: [number, "text", None] for number in range(100_000)}
+    assert list(hidden_parameters(net)) == []
+    net.ring.append([nn.Parameter(torch.zeros(3))])
+    assert [found.path for found in hidden_parameters(net)] == ["ring[2][0]"]
