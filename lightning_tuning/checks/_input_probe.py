@@ -35,8 +35,9 @@ class InputProbe:
             if tensor.is_floating_point() and not isinstance(tensor, nn.Parameter):
                 if not tensor.requires_grad and tensor.numel() > 1 and tensor.layout is torch.strided:
                     numbers = tensor.float()
-                    std, mean = torch.std_mean(numbers)
-                    ends = torch.stack([mean, std, numbers.amin(), numbers.amax()])
+                    mean = numbers.mean()  # torch.std_mean takes many times as long on the CPU
+                    std = torch.linalg.vector_norm(numbers - mean) / math.sqrt(numbers.numel() - 1)
+                    ends = torch.stack([mean, std, *numbers.aminmax()])
                     self._seen[op.index] = value, tensor.numel(), ends
                 return
 

@@ -30,10 +30,11 @@ class Lookers:
         self._late: dict[str, list[Probe]] = {}
         self._early: dict[str, list[EarlyProbe]] = {}
         for probe in probes:
+            early = probe if isinstance(probe, EarlyProbe) else None  # slow: it is a protocol
             for name in probe.names:
                 self._late.setdefault(name, []).append(probe)
-                if isinstance(probe, EarlyProbe):
-                    self._early.setdefault(name, []).append(probe)
+                if early is not None:
+                    self._early.setdefault(name, []).append(early)
 
     def foresee(self, name: str) -> bool:
         """Whether somebody wants to see operations of that name before they run."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import sysconfig
+from functools import lru_cache
 from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from torch.utils.checkpoint import CheckpointFunction
 __all__ = ["Caller", "Callers"]
 
 _USER, _LIBRARY, _TORCH, _OPTIMIZER = range(4)
+_LIBRARIES = ("lightning", "lightning_fabric", "pytorch_lightning", "torchmetrics")
 _APPLY = torch.autograd.Function.apply.__code__
 _CHECKPOINT = CheckpointFunction.forward.__code__
 
@@ -41,7 +43,7 @@ class Callers:
     def __init__(self) -> None:
         self._kinds: dict[str, int] = {}
         self._shown: dict[str, str] = {}
-        self._roots = _library_roots()
+        self._roots = _library_roots(*(getattr(sys.modules.get(name), "__file__", None) for name in _LIBRARIES))
         self._optimizers = _folder(torch.optim.__file__)
 
     def nearest(self, *, deep: bool) -> Caller:
@@ -120,11 +122,15 @@ class Callers:
         return shown
 
 
-def _library_roots() -> list[tuple[str, int, str]]:
-    """Folders of code that is nobody's model: path, kind of its frames, a part that is like a user's."""
+@lru_cache(maxsize=4)
+def _library_roots(*files: str | None) -> list[tuple[str, int, str]]:
+    """Folders of code that is nobody's model: path, kind of its frames, a part that is like a user's.
+
+    Args:
+        files: where the :data:`_LIBRARIES` lie, ``None`` for those that nobody has imported.
+    """
     roots = [(_folder(torch.__file__), _TORCH, ""), (_folder(__file__, 2), _TORCH, "")]
-    for name in ("lightning", "lightning_fabric", "pytorch_lightning", "torchmetrics"):
-        file = getattr(sys.modules.get(name), "__file__", None)
+    for name, file in zip(_LIBRARIES, files, strict=True):
         if file is not None:
             demos = Path(file).parent / ("pytorch/demos" if name == "lightning" else "demos")
             roots.append((_folder(file), _LIBRARY, f"{demos}{os.sep}"))
