@@ -1,11 +1,13 @@
-"""What holds for every test: one torch thread, a calm Lightning, an empty folder to work in."""
+"""What holds for every test: one torch thread, fixed seeds, a calm Lightning, an empty folder to work in."""
 
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import settings
@@ -33,3 +35,11 @@ def _calm_lightning() -> None:
 @pytest.fixture(autouse=True)
 def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # a logger or a checkpoint left at its default folder stays out of the repository
+
+
+@pytest.fixture(autouse=True)
+def _fixed_seeds() -> None:
+    # What a test draws without a seed of its own must not depend on the tests that ran before it in the same worker.
+    torch.manual_seed(0)
+    np.random.seed(0)
+    random.seed(0)

@@ -32,6 +32,8 @@ LT204 = register(
 _LARGEST = 1e4
 _FEWEST_SUBNORMAL = 2
 _TINY = torch.finfo(torch.float32).tiny
+_AT_A_TIME = 1 << 20
+"""Elements of small parameters that are copied together for a look."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Contents:
 def contents(parameters: Mapping[str, Tensor], facts: Mapping[str, WeightFacts]) -> dict[str, Contents]:
     """The contents of the parameters that are worth a look: never written, or of a large or no finite norm.
 
-    Reads values back (one device sync for each of those few parameters).
+    Reads back whether they hold anything unusual (a device sync), and of those that may, what (one each).
 
     Args:
         parameters: by name; frozen ones are left out.
@@ -71,13 +73,15 @@ def contents(parameters: Mapping[str, Tensor], facts: Mapping[str, WeightFacts])
         >>> contents(memory, weight_facts(memory))["w"].subnormal
         2
     """
+    looked_at = {
+        name: parameter
+        for name, parameter in parameters.items()
+        if parameter.requires_grad and is_whole(parameter) and name in facts and not parameter.is_complex()
+        if not (facts[name].version > 0 and facts[name].norm <= _LARGEST)
+    }
     found = {}
-    for name, parameter in parameters.items():
-        if not parameter.requires_grad or not is_whole(parameter) or name not in facts or parameter.is_complex():
-            continue
-        is_written = facts[name].version > 0
-        if is_written and facts[name].norm <= _LARGEST:
-            continue
+    for name in _odd(looked_at):
+        parameter, is_written = parameters[name], facts[name].version > 0
         values = parameter.detach().abs()
         finite = values.isfinite()
         nonzero = finite & (values > 0)
@@ -91,6 +95,26 @@ def contents(parameters: Mapping[str, Tensor], facts: Mapping[str, WeightFacts])
         bad, largest, smallest, subnormal = torch.stack(numbers).tolist()
         found[name] = Contents(parameter.numel(), int(bad), largest, smallest, int(subnormal), is_written)
     return found
+
+
+def _odd(parameters: Mapping[str, Tensor]) -> list[str]:
+    """Those in whose company something is not finite, very large or subnormal; most nets have none of it.
+
+    Small parameters are looked at many at a time, with one read for all of them: one by one costs more than a step.
+    """
+    groups: dict[tuple[torch.device, torch.dtype, int], list[str]] = {}
+    elements = 0
+    for name, parameter in parameters.items():
+        elements += parameter.numel()
+        groups.setdefault((parameter.device, parameter.dtype, elements // _AT_A_TIME), []).append(name)
+    flags = []
+    for names in groups.values():
+        values = torch.cat([parameters[name].detach().reshape(-1) for name in names]).abs()
+        usual = (values == 0) | ((values >= _TINY) & (values <= _LARGEST))  # false for NaN
+        flags.append((~usual).any())
+    home = next((flag.device for flag in flags if flag.device.type != "cpu"), None)
+    is_odd = torch.stack([flag.to(home) for flag in flags]).tolist() if flags else []
+    return [name for names, odd in zip(groups.values(), is_odd, strict=True) if odd for name in names]
 
 
 def uninitialised_parameter(name: str, values: Contents, *, is_trained: bool = False) -> Finding | None:

@@ -87,7 +87,10 @@ def aside(
         raise CannotReplay(sentence)
     restorer, rng = Restorer(), RngState.capture()
     running = _running.set(True)
-    try:
+    with ExitStack() as undone:  # one that fails leaves the others to do their part
+        undone.callback(_running.reset, running)
+        undone.callback(rng.restore)
+        undone.callback(restorer.restore)
         restorer.module(pl_module)
         restorer.containers(batch)
         for _, tensor in batch_tensors(batch):
@@ -102,10 +105,6 @@ def aside(
             parameter.requires_grad_(flag)
         with _no_ambient_autocast(), _eager() if force_eager else nullcontext():
             yield
-    finally:
-        restorer.restore()
-        rng.restore()
-        _running.reset(running)
 
 
 def replay(

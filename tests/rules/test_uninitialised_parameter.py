@@ -84,6 +84,8 @@ def test_what_was_written_is_looked_at_only_if_it_is_large() -> None:
 
 def test_half_precision_is_judged_by_the_limits_of_float32() -> None:
     values = nn.Parameter(torch.tensor([6e-8, 1e-7, 0.5], dtype=torch.float16))
+    assert contents({"w": values}, weight_facts({"w": values})) == {}
+    values = nn.Parameter(torch.tensor([6e-8, 1e-7, torch.inf], dtype=torch.float16))
     assert contents({"w": values}, weight_facts({"w": values}))["w"] == Contents(
-        3, 0, 0.5, pytest.approx(6e-8, rel=0.1), 0
+        3, 1, pytest.approx(1e-7, rel=0.2), pytest.approx(6e-8, rel=0.1), 0
     )
