@@ -164,7 +164,7 @@ def _may_repeat(weight: _Units) -> Tensor:
     bits = _bits(units[..., ::stride][..., :_SAMPLED])
     factors = torch.arange(1, bits.shape[2] + 1, device=bits.device) * 6364136223846793005 | 1  # wraps around
     marks = (bits * factors).sum(dim=2)
-    marks = torch.where((units == 0).all(dim=2), torch.arange(units.shape[1], device=bits.device), marks)
+    marks = torch.where((bits == 0).all(dim=2), torch.arange(units.shape[1], device=bits.device), marks)
     ordered = marks.sort(dim=1).values
     return (ordered[:, 1:] == ordered[:, :-1]).any()
 
