@@ -342,3 +342,18 @@ def test_pickles_with_its_settings() -> None:
     quiet_trainer(callbacks=[guard]).fit(Mlp(batches=2))
     copy = pickle.loads(pickle.dumps(guard))
     assert (copy.action, copy.max_skips, copy.skipped) == ("skip", 3, 0)
+
+
+class Masked(Mlp):
+    """A frozen parameter holds what a mask holds, -inf, and never reaches the loss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mask = torch.nn.Parameter(torch.full((4, 4), -torch.inf).triu(1), requires_grad=False)
+
+
+def test_a_frozen_mask_of_minus_infinity_is_no_broken_weight() -> None:
+    trainer = quiet_trainer(callbacks=[NanLossGuard()])
+    trainer.fit(Masked())
+    assert trainer.global_step == 8
+    assert Journal.of(trainer).findings == []
