@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from lightning_tuning.rules._ops import RECURRENT_OPS, WEIGHT_OPS
 from lightning_tuning.rules.signal_collapse import Signal
 from lightning_tuning.trace import Op
+from lightning_tuning.trace.batch import batch_tensors
 
 __all__ = ["SignalProbe"]
 
@@ -22,14 +24,19 @@ _FEWEST = 4
 class SignalProbe:
     """Keeps, for each weight layer, mean square and variance between samples of what it is applied to.
 
-    Which dimension holds the samples is not known here (a recurrent layer may have the time first), so the variance is
-    taken over the first two of them, and :meth:`signals` decides.
+    Which of the first two dimensions holds the samples, for a recurrent layer may have the time first, is told by the
+    sizes of the batch.
     """
 
     names: Collection[str] = WEIGHT_OPS | RECURRENT_OPS
 
     def __init__(self) -> None:
-        self._measured: dict[int, tuple[tuple[int, ...], list[Tensor]]] = {}
+        self._measured: dict[int, tuple[Tensor, int, Tensor, int]] = {}
+        self._sizes: set[int] = set()
+
+    def expect(self, batch: Any) -> None:
+        """The step that is to be seen is given ``batch``; its first dimensions say how many samples there are."""
+        self._sizes = {len(tensor) for _, tensor in batch_tensors(batch) if tensor.dim()}
 
     def look(self, op: Op, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
         """Measure the input of one layer, on its device."""
@@ -38,41 +45,24 @@ class SignalProbe:
         value = next((t for t in inputs if not isinstance(t, nn.Parameter)), None)
         if value is None or not value.is_floating_point() or not 2 <= value.dim() <= 5 or value.layout != torch.strided:
             return
-        numbers = []
-        for dim in (0, 1) if value.dim() == 3 else (0,):
-            samples = value.narrow(dim, 0, min(_SAMPLES, value.shape[dim])).float()
-            mean = samples.mean(dim, keepdim=True)  # torch.var_mean takes eight times as long on the CPU
-            numbers += [(samples - mean).square().mean(), mean.square().mean()]
-        self._measured[op.index] = tuple(value.shape), numbers
+        dim = 1 if value.dim() == 3 and value.shape[0] not in self._sizes and value.shape[1] in self._sizes else 0
+        if value.shape[dim] < _FEWEST:
+            return
+        samples = value.narrow(dim, 0, min(_SAMPLES, value.shape[dim])).float()
+        mean = samples.mean(dim, keepdim=True)  # torch.var_mean takes eight times as long on the CPU
+        of_all, of_means = torch.linalg.vector_norm(samples - mean), torch.linalg.vector_norm(mean)
+        self._measured[op.index] = of_all, samples.numel(), of_means, mean.numel()
 
-    def signals(self, batch: Mapping[str, Tensor]) -> dict[int, Signal]:
-        """What was measured, by index of the operation. A device sync.
-
-        Args:
-            batch: tensors of the batch; their first dimensions say how many samples there are.
-        """
-        sizes = {len(tensor) for tensor in batch.values() if tensor.dim()}
-        kept = {
-            index: numbers for index, (shape, numbers) in self._measured.items() if _samples(shape, sizes) >= _FEWEST
-        }
-        if not kept:
+    def signals(self) -> dict[int, Signal]:
+        """What was measured, by index of the operation. A device sync."""
+        if not self._measured:
             return {}
-        flat = [number for numbers in kept.values() for number in numbers]
+        flat = [norm for of_all, _, of_means, _ in self._measured.values() for norm in (of_all, of_means)]
         home = next((t.device for t in flat if t.device.type != "cpu"), flat[0].device)
         read = iter(torch.stack([t.to(home) for t in flat]).tolist())
         found = {}
-        for index, numbers in kept.items():
-            shape = self._measured[index][0]
-            pairs = [(next(read), next(read)) for _ in numbers[::2]]
-            variance, square = pairs[1] if len(pairs) > 1 and _time_first(shape, sizes) else pairs[0]
+        for index, (_, elements, _, means) in self._measured.items():
+            variance, square = next(read) ** 2 / elements, next(read) ** 2 / means
             total = variance + square
             found[index] = Signal(math.sqrt(variance / total) if total > 0 else 0.0, math.sqrt(total))
         return found
-
-
-def _time_first(shape: tuple[int, ...], sizes: set[int]) -> bool:
-    return len(shape) == 3 and shape[0] not in sizes and shape[1] in sizes
-
-
-def _samples(shape: tuple[int, ...], sizes: set[int]) -> int:
-    return shape[1] if _time_first(shape, sizes) else shape[0]

@@ -106,7 +106,7 @@ class InitCheck(Check):
                 yield finding
         if seem_trained(step.graph, facts, has_statistics=self._history.has_statistics):
             return
-        yield from map(_persistent, signal_collapse(step.graph, probe.signals(step.batch)))
+        yield from map(_persistent, signal_collapse(step.graph, probe.signals()))
         own = {name: parameter for name, parameter in parameters.items() if name not in tied}
         yield from self._weights(step, own, {name: fact for name, fact in facts.items() if name not in tied})
         if step.pl_module.automatic_optimization and len(step.trainer.optimizers) == 1:
@@ -135,6 +135,7 @@ class InitCheck(Check):
         if self._history.is_fresh:
             parameters, _ = named_weights(pl_module)
             self._measured = MeasuredWeights(parameters)
+            self._probe.expect(batch)
         return True
 
     def _judge_first_loss(

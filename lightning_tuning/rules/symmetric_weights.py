@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -87,10 +88,10 @@ def duplicate_units(graph: Graph, parameters: Mapping[str, Tensor]) -> list[Dupl
     for op in layers:
         for weight in _units(graph, op, parameters):
             weights.setdefault(weight.name, weight)
-    flags = [_may_repeat(weight) for weight in weights.values()]
+    suspicious = _suspicious(list(weights.values()))
     found = []
-    for weight, is_suspicious in zip(weights.values(), _read(flags), strict=True):
-        equal = _equal(weight) if is_suspicious else 0
+    for weight in weights.values():
+        equal = _equal(weight) if weight.name in suspicious else 0
         if equal:
             is_output = not indices & graph.downstream(weight.op)
             found.append(Duplicates(weight.name, weight.op, weight.values.shape[:2].numel(), equal, is_output))
@@ -149,29 +150,42 @@ def _recurrent(op: Op, weights: list[tuple[str, Tensor]]) -> Iterator[_Units]:
             yield _Units(name, op, rows.reshape(gates, -1, rows.shape[1]).transpose(0, 1).flatten(1).unsqueeze(0))
 
 
-def _read(flags: list[Tensor]) -> list[bool]:
+def _suspicious(weights: list[_Units]) -> set[str]:
+    """Names of the weights that are worth a closer look, with one read for all.
+
+    Weights of one shape are looked at together: the layers of a deep net have few shapes, and one by one they would
+    take longer than the step.
+    """
+    alike: dict[tuple[Any, ...], list[_Units]] = {}
+    for weight in weights:
+        values = weight.values
+        alike.setdefault((weight.is_known, values.shape, values.dtype, values.device), []).append(weight)
+    flags = [(_may_repeat if key[0] else _is_one_constant)([w.values for w in some]) for key, some in alike.items()]
     home = next((flag.device for flag in flags if flag.device.type != "cpu"), None)
-    return torch.stack([flag.to(home) for flag in flags]).tolist() if flags else []
+    read = torch.cat([flag.to(home) for flag in flags]).tolist() if flags else []
+    return {weight.name for weight, flag in zip(itertools.chain(*alike.values()), read, strict=True) if flag}
 
 
-def _may_repeat(weight: _Units) -> Tensor:
-    """Whether two units of a group agree in some of their elements, as a flag on the device."""
-    units = weight.values
-    if not weight.is_known:
-        first = units[0, 0, 0]
-        return (units == first).all() & (first != 0)
-    stride = max(1, units.shape[2] // _SAMPLED)
-    bits = _bits(units[..., ::stride][..., :_SAMPLED])
-    factors = torch.arange(1, bits.shape[2] + 1, device=bits.device) * 6364136223846793005 | 1  # wraps around
-    marks = (bits * factors).sum(dim=2)
-    marks = torch.where((bits == 0).all(dim=2), torch.arange(units.shape[1], device=bits.device), marks)
-    ordered = marks.sort(dim=1).values
-    return (ordered[:, 1:] == ordered[:, :-1]).any()
+def _is_one_constant(weights: list[Tensor]) -> Tensor:
+    """Whether all elements of each weight are equal and not 0, as flags on the device."""
+    values = torch.stack(weights).flatten(1)
+    return (values == values[:, :1]).all(dim=1) & (values[:, 0] != 0)
+
+
+def _may_repeat(weights: list[Tensor]) -> Tensor:
+    """Whether two units of a group agree in some of their elements, as one flag for each weight, on the device."""
+    stride = max(1, weights[0].shape[2] // _SAMPLED)
+    bits = _bits(torch.stack([units[..., ::stride][..., :_SAMPLED] for units in weights]))
+    factors = torch.arange(1, bits.shape[-1] + 1, device=bits.device) * 6364136223846793005 | 1  # wraps around
+    marks = (bits * factors).sum(dim=-1)
+    marks = torch.where((bits == 0).all(dim=-1), torch.arange(bits.shape[2], device=bits.device), marks)
+    ordered = marks.sort(dim=-1).values
+    return (ordered[..., 1:] == ordered[..., :-1]).flatten(1).any(dim=1)
 
 
 def _bits(values: Tensor) -> Tensor:
     """The elements as integers, so that a sum of them is exact in whatever order."""
-    real = torch.view_as_real(values.resolve_conj()).flatten(2) if values.is_complex() else values
+    real = torch.view_as_real(values.resolve_conj()).flatten(-2) if values.is_complex() else values
     kind = {2: torch.int16, 4: torch.int32, 8: torch.int64}.get(real.element_size(), torch.uint8)
     return real.contiguous().view(kind).long()
 

@@ -10,6 +10,7 @@ from types import FunctionType
 from typing import Any
 
 import torch
+from torch import Tensor
 
 __all__ = ["bind"]
 
@@ -104,7 +105,7 @@ def _builtins() -> dict[str, _Parameters]:
             parameters.append(name)
             if equals:
                 defaults[name] = ast.literal_eval(default)
-        table.update(dict.fromkeys(names.split(), (tuple(parameters), rest, defaults)))
+        table.update(dict.fromkeys(names.split(), (tuple(parameters), rest, _all_plain(defaults))))
     return table
 
 
@@ -116,7 +117,7 @@ def _signature(function: Any, name: str) -> _Parameters:
         defaults = {
             key: parameter.default for key, parameter in parameters.items() if parameter.default is not parameter.empty
         }
-        return tuple(parameters), None, defaults
+        return tuple(parameters), None, _all_plain(defaults)
     return _builtins().get(name, ((), None, {}))
 
 
@@ -133,27 +134,55 @@ def bind(function: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any
         {'dims': (1, 0)}
     """
     names, rest, defaults = _signature(function, name)
-    if name in ("lstm", "gru", "rnn_tanh", "rnn_relu") and len(args) > 3 and not isinstance(args[3], bool):
+    if name in _RECURRENT and len(args) > 3 and not isinstance(args[3], bool):
         names = ("input", "batch_sizes", *names[1:-1])  # a packed sequence
-    bound = {**defaults, **dict(zip(names, args, strict=False)), **kwargs}
+    plain = defaults.copy()
+    for key, value in zip(names, args, strict=False):
+        _put(plain, key, value)
+    for key, value in kwargs.items():
+        _put(plain, key, value)
     if rest is not None and len(args) > len(names):
         left = args[len(names) :]
-        bound[rest] = left[0] if len(left) == 1 else left
-    if name in ("getitem", "setitem") and len(args) > 1:
-        bound["index"] = _index(args[1])
-    if name in ("batch_norm", "instance_norm"):
-        bound["track_running_stats"] = bound.get("running_mean") is not None
-    if "train" in bound:
-        bound["training"] = bound.pop("train")
-    plain = {key: _plain(value) for key, value in bound.items() if not key.startswith("_") and key != "out"}
-    return {key: value for key, value in plain.items() if value is not _NOT_PLAIN}
+        _put(plain, rest, left[0] if len(left) == 1 else left)
+    if name in _INDEXED and len(args) > 1:
+        _put(plain, "index", _index(args[1]))
+    if name in _WITH_STATISTICS:
+        position = names.index("running_mean")
+        running = args[position] if len(args) > position else kwargs.get("running_mean")
+        plain["track_running_stats"] = running is not None
+    if "train" in plain:
+        plain["training"] = plain.pop("train")
+    return plain
 
 
+_RECURRENT = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})
+_INDEXED = frozenset({"getitem", "setitem"})
+_WITH_STATISTICS = frozenset({"batch_norm", "instance_norm"})
 _NOT_PLAIN = object()
+_ATOMS = frozenset({type(None), bool, int, float, str})
+
+
+def _put(plain: dict[str, Any], key: str, value: Any) -> None:
+    """Keep ``value`` if it is plain; else not even a default is true of ``key``."""
+    if type(value) not in _ATOMS:
+        value = _plain(value)
+    if value is _NOT_PLAIN:
+        plain.pop(key, None)
+    elif key[0] != "_" and key != "out":
+        plain[key] = value
+
+
+def _all_plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = {}
+    for key, value in values.items():
+        _put(plain, key, value)
+    return plain
 
 
 def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, bool | int | float | str):
+    if isinstance(value, Tensor):
+        return _NOT_PLAIN
+    if type(value) in _ATOMS or isinstance(value, int | float | str):
         return value
     if isinstance(value, torch.dtype | torch.device | torch.memory_format | torch.layout):
         return str(value).removeprefix("torch.")

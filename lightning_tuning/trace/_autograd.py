@@ -13,12 +13,12 @@ from lightning_tuning.trace._names import name_node
 
 __all__ = ["AutogradReader", "custom_function"]
 
-_NodeKey = tuple[int, str]
+_NodeKey = tuple[int, type]
 
 
 def _node_key(node: Any) -> _NodeKey:
     """Identifies a node without a reference to it: the number in which autograd made it, and its type."""
-    return node._sequence_nr(), type(node).__name__
+    return node._sequence_nr(), type(node)
 
 
 def custom_function(node: Any) -> type | None:

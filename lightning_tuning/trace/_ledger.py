@@ -4,26 +4,38 @@ from __future__ import annotations
 
 import dataclasses
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from lightning_tuning.trace.graph import Op, Value, ValueKind
+from lightning_tuning.trace._op import Op, Value, ValueKind, make
 
 __all__ = ["Ledger", "Slot", "tensors_in"]
 
 
-def tensors_in(item: Any) -> Iterator[Tensor]:
+def tensors_in(*items: Any) -> list[Tensor]:
     """The tensors in arguments or results: lists, tuples and dicts of any depth."""
-    if isinstance(item, Tensor):
-        yield item
-    elif isinstance(item, list | tuple):
-        for part in item:
-            yield from tensors_in(part)
-    elif isinstance(item, dict):
-        for part in item.values():
-            yield from tensors_in(part)
+    found: list[Tensor] = []
+    _collect(items, found)
+    return found
+
+
+_DULL = frozenset({type(None), bool, int, float, str, slice, torch.dtype, torch.device})
+"""Types of most arguments that are none; to ask a number whether it is a tensor takes as long as everything else."""
+
+
+def _collect(items: Iterable[Any], found: list[Tensor]) -> None:
+    for item in items:
+        if type(item) in _DULL:
+            continue
+        if isinstance(item, Tensor):
+            found.append(item)
+        elif isinstance(item, (list, tuple)):
+            _collect(item, found)
+        elif isinstance(item, dict):
+            _collect(item.values(), found)
 
 
 class Slot:
@@ -32,19 +44,17 @@ class Slot:
     Attributes:
         value: index of the value it holds, ``None`` until it is first read.
         origin: kind and name, for what was there before the step.
-        storage: identity of its memory.
-        seen: how many writes to that memory its value takes into account.
+        seen: how many of the step's writes its value takes into account.
         version: autograd's count of writes, to notice those that nobody recorded.
         pending: the call of a custom autograd function that made it, not yet recorded; see ``Recorder``.
     """
 
-    __slots__ = ("origin", "pending", "reference", "seen", "storage", "value", "version")
+    __slots__ = ("origin", "pending", "reference", "seen", "value", "version")
 
     def __init__(self, reference: weakref.ref[Tensor], origin: tuple[ValueKind, str | None] | None) -> None:
         self.reference = reference
         self.origin = origin
         self.value: int | None = None
-        self.storage: int | None = None
         self.seen = 0
         self.version: int | None = None
         self.pending: Any = None
@@ -52,8 +62,9 @@ class Slot:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Write:
-    """An operation wrote into bytes ``first`` up to ``last`` of a storage."""
+    """An operation wrote into bytes ``first`` up to ``last`` of a storage; ``number`` counts the writes of the step."""
 
+    number: int
     op: int
     first: int
     last: int
@@ -75,6 +86,7 @@ class Ledger:
         self.values: list[Value] = []
         self._slots: dict[int, Slot] = {}
         self._writes: dict[int, list[_Write]] = {}
+        self._written = 0
 
     def slot(self, tensor: Tensor) -> Slot | None:
         """What is known of ``tensor``, if anything."""
@@ -96,8 +108,7 @@ class Ledger:
 
     def settle(self, slot: Slot, tensor: Tensor) -> None:
         """The value of ``slot`` is what ``tensor`` holds now, all writes included."""
-        slot.storage = _storage(tensor)
-        slot.seen = len(self._writes.get(slot.storage, ())) if slot.storage is not None else 0
+        slot.seen = self._written
         slot.version = _version(tensor)
 
     def new_value(
@@ -112,18 +123,33 @@ class Ledger:
         index = len(self.values)
         requires_grad = bool(tensor.requires_grad) if follows is None else follows
         self.values.append(
-            Value(index, kind, name, tuple(tensor.shape), tensor.dtype, tensor.device, requires_grad, producer)
+            make(
+                Value,
+                index=index,
+                kind=kind,
+                name=name,
+                shape=tuple(tensor.shape),
+                dtype=tensor.dtype,
+                device=tensor.device,
+                requires_grad=requires_grad,
+                producer=producer,
+            )
         )
         return index
 
     def bring_up_to_date(self, slot: Slot, value: int, tensor: Tensor) -> int:
         """``value`` of ``tensor``, or a newer one that depends on the writes to its memory through other tensors."""
-        writes = () if slot.storage is None else self._writes.get(slot.storage, ())
-        if slot.seen == len(writes):
+        if slot.seen == self._written:
+            return value
+        storage = _storage(tensor)
+        writes = () if storage is None else self._writes.get(storage, ())
+        seen = slot.seen
+        slot.seen = self._written
+        if not writes or writes[-1].number < seen:
             return value
         first, last = _extent(tensor)
-        for write in writes[slot.seen :]:
-            if write.first < last and first < write.last:
+        for write in writes:
+            if write.number >= seen and write.first < last and first < write.last:
                 op, old = self.ops[write.op], value
                 value = self.new_value(tensor, *self._origin_after(slot, old), write.op)
                 inputs = (*op.inputs, old)
@@ -150,7 +176,9 @@ class Ledger:
         slot.pending = None
         storage = _storage(tensor) if writes else None
         if storage is not None:
-            self._writes.setdefault(storage, []).append(_Write(op, *((0, 0) if metadata else _extent(tensor))))
+            extent = (0, 0) if metadata else _extent(tensor)
+            self._writes.setdefault(storage, []).append(_Write(self._written, op, *extent))
+            self._written += 1
         self.settle(slot, tensor)
         return slot.value
 
@@ -180,8 +208,12 @@ class Ledger:
 
     def parameters(self, inputs: tuple[int, ...]) -> tuple[str, ...]:
         """Dotted names of the parameters among ``inputs``, each once."""
-        names = (value.name for value in (self.values[index] for index in inputs) if value.kind == "parameter")
-        return tuple(dict.fromkeys(name for name in names if name is not None))
+        names: list[str] = []
+        for index in inputs:
+            value = self.values[index]
+            if value.kind == "parameter" and value.name is not None and value.name not in names:
+                names.append(value.name)
+        return tuple(names)
 
 
 def _storage(tensor: Tensor) -> int | None:

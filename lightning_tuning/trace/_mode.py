@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from types import FunctionType
 from typing import Any, Protocol
 
@@ -32,20 +33,26 @@ class Witness(Protocol):
 
 
 class WatchingMode(TorchFunctionMode):
-    """Tells a witness of every overridable call, before and after; the call itself is untouched."""
+    """Tells a witness of every overridable call, before and after; the call itself is untouched.
 
-    def __init__(self, witness: Witness) -> None:
+    Args:
+        witness: who is told.
+        skipped: functions of which it is not told; may grow.
+    """
+
+    def __init__(self, witness: Witness, skipped: AbstractSet[Any] = frozenset()) -> None:
         super().__init__()
         self._witness = witness
+        self._skipped = skipped
         self._is_aside = False
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if torch.compiler.is_compiling() or is_aside() is not self._is_aside:
+        if func in self._skipped or torch.compiler.is_compiling() or is_aside() is not self._is_aside:
             return func(*args, **kwargs)  # a replay in the middle of the recorded step is not part of it
-        if getattr(func, "__name__", None) in OPENED and all(map(_is_plain, tensors_in([args, kwargs]))):
+        if getattr(func, "__name__", None) in OPENED and all(map(_is_plain, tensors_in(args, kwargs))):
             with self:  # in here this mode is off; what the function calls has to come by again
                 return _without_dispatch(func)(*args, **kwargs)
         remembered = self._witness.before(func, args, kwargs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import warnings
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils.hooks import RemovableHandle
 
+from lightning_tuning.trace._source import Entered
 from lightning_tuning.trace.aside import is_aside
 
 __all__ = ["ModuleStack", "Running", "clean_path"]
@@ -40,12 +42,13 @@ class ModuleStack:
     """
 
     def __init__(self, root: nn.Module, leaving: Callable[[Any], None]) -> None:
-        self._paths = {
-            id(module): clean_path(name) for name, module in reversed(list(root.named_modules(remove_duplicate=False)))
-        }
+        named = list(root.named_modules(remove_duplicate=False))
+        self._wrapped = any("_orig_mod" in module._modules for _, module in named)  # by `torch.compile`
+        clean = clean_path if self._wrapped else str
+        self._paths = {id(module): clean(name) for name, module in reversed(named)}
         self._stack = [Running("", type(root).__name__, root.training, id(root))]
+        self._entered = [Entered(None)]
         self._leaving = leaving
-        self._wrapped = any("_orig_mod" in module._modules for module in root.modules())  # by `torch.compile`
         self._quiet = ExitStack()
         self._handles: list[RemovableHandle] = []
         self._thread: int | None = None
@@ -55,6 +58,11 @@ class ModuleStack:
     def running(self) -> Running:
         """The innermost module that is running."""
         return self._stack[-1]
+
+    @property
+    def entered(self) -> list[Entered]:
+        """From where the running modules were called, outermost first; the root was not."""
+        return self._entered
 
     def start(self) -> None:
         """Put the hooks in place."""
@@ -73,7 +81,7 @@ class ModuleStack:
             handle.remove()
         self._handles = []
         self._quiet.close()
-        del self._stack[1:]
+        del self._stack[1:], self._entered[1:]
 
     def _looks(self) -> bool:
         """Not on other threads, and not at a replay in the middle of what is watched."""
@@ -82,14 +90,22 @@ class ModuleStack:
     def _enter(self, module: nn.Module, args: Any) -> None:
         if self._looks():
             path = self._paths.get(id(module))
-            above = self._stack[-1]
-            known = above if path is None else Running(path, type(module).__name__, module.training, id(module))
-            self._stack.append(known._replace(module=id(module)))
+            if path is None:
+                known = self._stack[-1]._replace(module=id(module))
+            else:
+                known = Running(path, type(module).__name__, module.training, id(module))
+            self._stack.append(known)
+            self._entered.append(Entered(sys._getframe(1)))
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
-        if not self._looks() or all(entry.module != id(module) for entry in self._stack[1:]):
+        if not self._looks():
             return
-        while len(self._stack) > 1 and self._stack[-1].module != id(module):  # left by an exception
-            self._stack.pop()
+        here = id(module)
+        if self._stack[-1].module != here or len(self._stack) == 1:
+            depth = next((i for i in range(len(self._stack) - 1, 0, -1) if self._stack[i].module == here), 0)
+            if not depth:
+                return
+            del self._stack[depth + 1 :], self._entered[depth + 1 :]  # left by an exception
         self._leaving(output)
         self._stack.pop()
+        self._entered.pop()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 
-__all__ = ["Op", "Value", "ValueKind"]
+__all__ = ["Op", "Value", "ValueKind", "make"]
+
+_T = TypeVar("_T")
 
 ValueKind = Literal["batch", "parameter", "buffer", "intermediate", "constant"]
 
@@ -107,6 +109,17 @@ class Op:
             "grad_enabled": self.grad_enabled,
             "training": self.training,
         }
+
+
+def make(what: type[_T], /, **fields: Any) -> _T:
+    """A :class:`Value` or :class:`Op`; all ``fields`` must be given.
+
+    The constructor of a frozen dataclass sets one field after the other through ``object.__setattr__``: eight times the
+    price, some thousand times in the recorded step.
+    """
+    made = object.__new__(what)
+    made.__dict__.update(fields)
+    return made
 
 
 def _plain(value: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,37 +13,14 @@ from lightning_tuning.trace._arguments import bind
 from lightning_tuning.trace._autograd import AutogradReader, custom_function
 from lightning_tuning.trace._ledger import Ledger, Slot, tensors_in
 from lightning_tuning.trace._lookers import Lookers
-from lightning_tuning.trace._modules import ModuleStack, Running
+from lightning_tuning.trace._modules import ModuleStack
 from lightning_tuning.trace._names import Call, name_call
+from lightning_tuning.trace._op import Op, make
+from lightning_tuning.trace._recorded import Custom, Step
 from lightning_tuning.trace._source import Caller, Callers
-from lightning_tuning.trace.graph import Op
 from lightning_tuning.trace.probe import Probe
 
-__all__ = ["Scribe", "Step"]
-
-
-class Custom(NamedTuple):
-    """A call of a custom autograd function, as seen from an operation within its forward pass."""
-
-    function: type
-    inputs: tuple[int, ...]
-    source_line: str | None
-    running: Running
-    checkpoint: bool
-
-
-class Step(NamedTuple):
-    """An operation between its call and its result; lives for the call only, so it may hold tensors."""
-
-    call: Call
-    caller: Caller
-    running: Running
-    grad_enabled: bool
-    read: Sequence[Tensor] = ()
-    written: Sequence[Tensor] = ()
-    inputs: tuple[int, ...] = ()
-    arguments: Mapping[str, Any] = {}
-    custom: Custom | None = None
+__all__ = ["Scribe"]
 
 
 class Scribe:
@@ -57,6 +34,8 @@ class Scribe:
 
     def __init__(self, ledger: Ledger, modules: ModuleStack, probes: Sequence[Probe] = ()) -> None:
         self.blind: dict[str, None] = {}
+        self.skipped: set[Any] = set()
+        """Functions that say nothing of the step, for the mode: it need not tell of them again."""
         self._ledger = ledger
         self._modules = modules
         self._autograd = AutogradReader(ledger, self.read, self._emit_unseen)
@@ -103,27 +82,34 @@ class Scribe:
         call = self._calls.get(function)
         if call is None:
             call = self._calls[function] = name_call(function)
-        if call.role == "skip" or torch._C._current_graph_task_id() != -1:  # a graph task is a running backward pass
+        if call.role == "skip":
+            self.skipped.add(function)
+            return None
+        if torch._C._current_graph_task_id() != -1:  # a backward pass is running
             return None
         grad_enabled = torch.is_grad_enabled()
-        caller = self._callers.nearest(deep=not grad_enabled)
+        caller = self._callers.nearest(self._modules.entered, deep=not grad_enabled)
         if caller.optimizer:
             return None
-        read = [*tensors_in(args), *tensors_in([item for key, item in kwargs.items() if key != "out"])]
-        step = Step(call, caller, self._modules.running, grad_enabled or caller.checkpoint, read)
-        if call.role == "flag" or (call.role == "constant" and kwargs.get("out") is None):
-            return step
+        running = self._modules.running
+        followed = grad_enabled or caller.checkpoint
+        read = tensors_in(args)
+        out = kwargs.get("out") if kwargs else None
+        if kwargs:
+            read += tensors_in([item for key, item in kwargs.items() if key != "out"])
+        if call.role == "flag" or (call.role == "constant" and out is None):
+            return Step(call, caller, running, followed, read)
         arguments = bind(function, call.name, args, kwargs)
         if call.role == "write":
-            written = list(tensors_in(args[0])) if args else read[:1]
+            written = tensors_in(args[0]) if args else read[:1]
         else:
-            written = read[:1] if arguments.get("inplace") is True else list(tensors_in(kwargs.get("out")))
+            written = read[:1] if arguments.get("inplace") is True else tensors_in(out)
         if caller.function is not None:
-            return step._replace(written=written, custom=self._custom(caller))
+            return Step(call, caller, running, followed, read, written, custom=self._custom(caller))
         if call.overwrites:
             read = [tensor for tensor in read if not _among(tensor, written)]
-        inputs = tuple(self.read(tensor) for tensor in read)
-        step = step._replace(read=read, written=written, inputs=inputs, arguments=arguments)
+        inputs = tuple([self.read(tensor) for tensor in read])
+        step = Step(call, caller, running, followed, read, written, inputs, arguments)
         if self._lookers.foresee(call.name):
             self._lookers.before(self._op(step, ()), read)
         return step
@@ -134,7 +120,9 @@ class Scribe:
         if step.call.role == "flag":
             ledger.switch_requires_grad(step.read[0])
             return
-        made = [tensor for tensor in tensors_in(result) if not _among(tensor, step.written)]
+        made = [result] if isinstance(result, Tensor) else tensors_in(result)
+        if step.written:
+            made = [tensor for tensor in made if not _among(tensor, step.written)]
         if step.custom is not None:
             for tensor in (*step.written, *(tensor for tensor in made if not _among(tensor, step.read))):
                 (ledger.slot(tensor) or ledger.enter(tensor)).pending = step.custom
@@ -158,9 +146,10 @@ class Scribe:
         ]
         outputs += [ledger.assign(tensor, index, follows=follows) for tensor in made]
         self._emit(step, tuple(outputs))
-        for tensor, value in zip((*step.written, *made), outputs, strict=True):
+        tensors = (*step.written, *made)
+        for tensor, value in zip(tensors, outputs, strict=True):
             self._autograd.register(tensor, value, index)
-        self._lookers.after(ledger.ops[index], step.read, (*step.written, *made))
+        self._lookers.after(ledger.ops[index], step.read, tensors)
 
     def _is_untouched(self, tensor: Tensor, step: Step) -> bool:
         """The very tensor that went in came out (``x.contiguous()``), so nothing happened; inert dropout is noted."""
@@ -188,7 +177,8 @@ class Scribe:
     def _op(self, step: Step, outputs: tuple[int, ...]) -> Op:
         """The operation that comes next."""
         running = step.running
-        return Op(
+        return make(
+            Op,
             index=len(self._ledger.ops),
             name=step.call.name,
             module=running.path,
@@ -197,7 +187,7 @@ class Scribe:
             inputs=step.inputs,
             outputs=outputs,
             parameters=self._ledger.parameters(step.inputs),
-            arguments=dict(step.arguments),
+            arguments=step.arguments,
             inplace=bool(step.written),
             grad_enabled=step.grad_enabled,
             training=running.training,
@@ -212,7 +202,7 @@ class Scribe:
         local: dict[str, Any] = {} if caller.function is None else caller.function.f_locals  # torch's own frame
         function = local["cls"]
         inputs = []
-        for tensor in tensors_in([local["args"], local.get("kwargs")]):
+        for tensor in tensors_in(local["args"], local.get("kwargs")):
             slot = self._ledger.slot(tensor)
             within = slot is not None and slot.pending is not None and slot.pending.function is function
             if (
@@ -247,4 +237,7 @@ class Scribe:
 
 
 def _among(tensor: Tensor, tensors: Sequence[Tensor]) -> bool:
-    return any(tensor is other for other in tensors)
+    for other in tensors:  # noqa: SIM110 (half the price of `any`, some thousand times a step)
+        if tensor is other:
+            return True
+    return False

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import sysconfig
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import NamedTuple
 
 import torch
@@ -37,23 +38,63 @@ class Caller(NamedTuple):
     checkpoint: bool = False
 
 
+class Entered:
+    """Where a module was called from: all that happens within it, outside of a user's own code, has the same caller.
+
+    Attributes:
+        frame: torch's own, that runs the module's ``forward``; kept while the module runs.
+        caller: as found by the first who asked.
+    """
+
+    __slots__ = ("caller", "frame")
+
+    def __init__(self, frame: FrameType | None) -> None:
+        self.frame = frame
+        self.caller: Caller | None = None
+
+
 class Callers:
     """Looks up the stack; what it learns of a file it remembers."""
 
     def __init__(self) -> None:
         self._kinds: dict[str, int] = {}
         self._shown: dict[str, str] = {}
+        self._lines: dict[tuple[CodeType, int], Caller] = {}
         self._roots = _library_roots(*(getattr(sys.modules.get(name), "__file__", None) for name in _LIBRARIES))
         self._optimizers = _folder(torch.optim.__file__)
 
-    def nearest(self, *, deep: bool) -> Caller:
+    def nearest(self, entered: Sequence[Entered], *, deep: bool) -> Caller:
         """The caller of the operation at hand.
 
         Args:
+            entered: from where the modules that are running were called, outermost first; saves most of the way up.
             deep: look beyond the user's nearest line for custom autograd functions, activation checkpoints and the
                 user's own optimizers; they all run with autograd switched off.
         """
-        return self._walk(sys._getframe(1), deep=deep)
+        frame: FrameType | None = sys._getframe(1)
+        if deep:
+            return self._walk(frame, deep=True)
+        passed = []
+        level = len(entered) - 1
+        caller: Caller | None = None
+        while frame is not None and caller is None:
+            filename = frame.f_code.co_filename
+            kind = self._kinds.get(filename)
+            if kind is None:
+                kind = self._kind(filename)
+            if kind == _USER:
+                caller = self._at(frame)
+            elif kind != _TORCH:
+                caller = self._walk(frame, deep=False)
+            elif frame is entered[level].frame:
+                caller = entered[level].caller
+                passed.append(entered[level])
+                level -= 1
+            frame = frame.f_back
+        caller = caller or Caller(None)
+        for entry in passed:
+            entry.caller = caller
+        return caller
 
     def of(self, frame: FrameType) -> Caller:
         """The caller of what runs, or has failed, in ``frame``."""
@@ -65,9 +106,7 @@ class Callers:
         users: list[str] = []  # the user's functions between here and the next frame of Lightning or of an optimizer
         while frame is not None:
             code = frame.f_code
-            kind = self._kinds.get(code.co_filename)
-            if kind is None:
-                kind = self._kinds[code.co_filename] = self._classify(code.co_filename)
+            kind = self._kind(code.co_filename)
             if kind == _OPTIMIZER:
                 own_step = (
                     code.co_name == "wrapper"
@@ -80,10 +119,10 @@ class Callers:
             elif kind == _USER:
                 in_torch = False
                 users.append(code.co_name)
-                if line is None:
-                    line = f"{self._show(code.co_filename)}:{frame.f_lineno}"
                 if not deep:
-                    return Caller(line)
+                    return self._at(frame)
+                if line is None:
+                    line = self._at(frame).source_line
             elif kind == _LIBRARY:
                 in_torch = False
                 users.clear()
@@ -98,6 +137,20 @@ class Callers:
         """The caller of a custom function."""
         outer = self._walk(frame.f_back, deep=True)
         return Caller(outer.source_line, function=frame, checkpoint=outer.checkpoint)
+
+    def _at(self, frame: FrameType) -> Caller:
+        """The user's line that ``frame`` is at."""
+        key = frame.f_code, frame.f_lineno
+        caller = self._lines.get(key)
+        if caller is None:
+            caller = self._lines[key] = Caller(f"{self._show(frame.f_code.co_filename)}:{frame.f_lineno}")
+        return caller
+
+    def _kind(self, filename: str) -> int:
+        kind = self._kinds.get(filename)
+        if kind is None:
+            kind = self._kinds[filename] = self._classify(filename)
+        return kind
 
     def _classify(self, filename: str) -> int:
         if filename.startswith(self._optimizers):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -59,11 +58,11 @@ class Graph:
 
     def parents(self, op: Op | int) -> list[Op]:
         """The operations whose results ``op`` (an Op or its index) reads, in order, each once."""
-        return [self.ops[index] for index in sorted(self._up(self._op(op).index))]
+        return [self.ops[index] for index in sorted(self._above[self._op(op).index])]
 
     def children(self, op: Op | int) -> list[Op]:
         """The operations that read a result of ``op`` (an Op or its index), in order, each once."""
-        return [self.ops[index] for index in sorted(self._down(self._op(op).index))]
+        return [self.ops[index] for index in sorted(self._below[self._op(op).index])]
 
     def upstream(self, start: Op | Value | int, *, through: Callable[[Op], bool] | None = None) -> set[int]:
         """Indices of the operations that ``start`` depends on, itself left out.
@@ -74,15 +73,15 @@ class Graph:
                 lies behind it is not. Default: passes all.
         """
         if isinstance(start, Value):
-            first = set() if start.producer is None else {start.producer}
+            first = [] if start.producer is None else [start.producer]
         else:
-            first = self._up(self._op(start).index)
-        return self._walk(first, self._up, through)
+            first = self._above[self._op(start).index]
+        return self._walk(first, self._above, through)
 
     def downstream(self, start: Op | Value | int, *, through: Callable[[Op], bool] | None = None) -> set[int]:
         """Indices of the operations that depend on ``start``, itself left out; arguments as of :meth:`upstream`."""
-        first = self._readers[start.index] if isinstance(start, Value) else self._down(self._op(start).index)
-        return self._walk(first, self._down, through)
+        first = self._readers[start.index] if isinstance(start, Value) else self._below[self._op(start).index]
+        return self._walk(first, self._below, through)
 
     def reaches_loss(self, start: Op | Value | int) -> bool:
         """Whether a loss depends on ``start`` (an Op, its index, or a Value); never where no loss was marked."""
@@ -168,27 +167,34 @@ class Graph:
     @cached_property
     def _feeding(self) -> set[int]:
         makers = (self.values[index].producer for index in self.losses)
-        return self._walk([maker for maker in makers if maker is not None], self._up, None)
+        return self._walk([maker for maker in makers if maker is not None], self._above, None)
 
-    def _up(self, op: int) -> set[int]:
-        makers = (self.values[value].producer for value in self.ops[op].inputs)
-        return {maker for maker in makers if maker is not None}
+    @cached_property
+    def _above(self) -> list[list[int]]:
+        makers = [value.producer for value in self.values]
+        return [[m for m in dict.fromkeys([makers[v] for v in op.inputs]) if m is not None] for op in self.ops]
 
-    def _down(self, op: int) -> set[int]:
-        return {reader for value in self.ops[op].outputs for reader in self._readers[value]}
+    @cached_property
+    def _below(self) -> list[list[int]]:
+        below: list[list[int]] = [[] for _ in self.ops]
+        for index, above in enumerate(self._above):
+            for maker in above:
+                below[maker].append(index)
+        return below
 
     def _walk(
-        self, first: Iterable[int], neighbours: Callable[[int], Iterable[int]], through: Callable[[Op], bool] | None
+        self, first: Iterable[int], neighbours: list[list[int]], through: Callable[[Op], bool] | None
     ) -> set[int]:
         seen = set(first)
-        queue = deque(seen)
-        while queue:
-            index = queue.popleft()
+        waiting = list(seen)
+        while waiting:
+            index = waiting.pop()
             if through is not None and not through(self.ops[index]):
                 continue
-            fresh = [other for other in neighbours(index) if other not in seen]
-            seen.update(fresh)
-            queue.extend(fresh)
+            for other in neighbours[index]:
+                if other not in seen:
+                    seen.add(other)
+                    waiting.append(other)
         return seen
 
     def _op(self, op: Op | int) -> Op:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from lightning_tuning.trace._ledger import Ledger
 from lightning_tuning.trace._mode import WatchingMode
 from lightning_tuning.trace._modules import ModuleStack, clean_path
-from lightning_tuning.trace._scribe import Scribe, Step
+from lightning_tuning.trace._recorded import Step
+from lightning_tuning.trace._scribe import Scribe
 from lightning_tuning.trace.batch import batch_tensors
 from lightning_tuning.trace.graph import Graph
 from lightning_tuning.trace.probe import Probe
@@ -59,7 +60,7 @@ class Recorder:
         self._ledger = Ledger()
         self._modules = ModuleStack(module, self._leave_module)
         self._scribe = Scribe(self._ledger, self._modules, probes)
-        self._mode = WatchingMode(self)
+        self._mode = WatchingMode(self, self._scribe.skipped)
         self._losses: dict[int, None] = {}
         self._graph: Graph | None = None
         self._started = False

@@ -13,9 +13,10 @@ from lightning_tuning.trace import Recorder
 
 def signals(net: nn.Module, x: Tensor, batch: dict[str, Tensor] | None = None) -> list[Signal]:
     probe = SignalProbe()
+    probe.expect({"batch": x} if batch is None else batch)
     with Recorder(net, x, [probe]):
         net(x)
-    return list(probe.signals({"batch": x} if batch is None else batch).values())
+    return list(probe.signals().values())
 
 
 def exact(x: Tensor, dim: int = 0) -> Signal:
