@@ -38,10 +38,11 @@ def _collect(items: Iterable[Any], found: list[Tensor]) -> None:
             _collect(item.values(), found)
 
 
-class Slot:
-    """What is known of one live tensor.
+class Slot(weakref.ref[Tensor]):
+    """What is known of one live tensor; a reference to it that does not keep it alive.
 
     Attributes:
+        key: under which the ledger holds it.
         value: index of the value it holds, ``None`` until it is first read.
         origin: kind and name, for what was there before the step.
         seen: how many of the step's writes its value takes into account.
@@ -49,15 +50,14 @@ class Slot:
         pending: the call of a custom autograd function that made it, not yet recorded; see ``Recorder``.
     """
 
-    __slots__ = ("origin", "pending", "reference", "seen", "value", "version")
+    __slots__ = ("key", "origin", "pending", "seen", "value", "version")
 
-    def __init__(self, reference: weakref.ref[Tensor], origin: tuple[ValueKind, str | None] | None) -> None:
-        self.reference = reference
-        self.origin = origin
-        self.value: int | None = None
-        self.seen = 0
-        self.version: int | None = None
-        self.pending: Any = None
+    key: int
+    origin: tuple[ValueKind, str | None] | None
+    value: int | None
+    seen: int
+    version: int | None
+    pending: Any
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -85,25 +85,29 @@ class Ledger:
         self.ops: list[Op] = []
         self.values: list[Value] = []
         self._slots: dict[int, Slot] = {}
+        slots = self._slots
+
+        def forget(slot: Any) -> None:  # no method: a tensor that outlives the ledger need not keep it
+            key: int = slot.key
+            if slots.get(key) is slot:
+                del slots[key]
+
+        self._forget = forget
         self._writes: dict[int, list[_Write]] = {}
         self._written = 0
 
     def slot(self, tensor: Tensor) -> Slot | None:
         """What is known of ``tensor``, if anything."""
         slot = self._slots.get(id(tensor))
-        return slot if slot is not None and slot.reference() is tensor else None
+        return slot if slot is not None and slot() is tensor else None
 
     def enter(self, tensor: Tensor, origin: tuple[ValueKind, str | None] | None = None) -> Slot:
         """Begin to follow ``tensor``; what memory it has been written to before now does not matter to it."""
-        key, slots = id(tensor), self._slots
-
-        def forget(reference: weakref.ref[Tensor]) -> None:
-            slot = slots.get(key)
-            if slot is not None and slot.reference is reference:
-                del slots[key]
-
-        slot = slots[key] = Slot(weakref.ref(tensor, forget), origin)
+        slot = Slot(tensor, self._forget)
+        slot.key, slot.origin = id(tensor), origin
+        slot.value = slot.pending = None
         self.settle(slot, tensor)
+        self._slots[slot.key] = slot
         return slot
 
     def settle(self, slot: Slot, tensor: Tensor) -> None:
