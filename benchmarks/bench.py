@@ -1,4 +1,4 @@
-"""What the callbacks cost: seconds per training step against a bare ``Trainer``.
+"""What the callbacks cost: seconds per training step against a bare ``Trainer``, with torch's own anomaly detection.
 
 Every round runs the bare Trainer, each callback alone, and the suite, one after the other, so that a slow moment of the
 machine hits all of them; the ratio is taken within a round, and the median over the rounds is printed. What is paid
@@ -94,12 +94,18 @@ ATTACHED: dict[str, Callable[[], list[pl.Callback]]] = {
     "GradientExplosionMonitor": lambda: [lt.GradientExplosionMonitor()],
     "NanLossGuard": lambda: [lt.NanLossGuard()],
     'NanLossGuard(action="skip")': lambda: [lt.NanLossGuard(action="skip")],
+    'NanLossGuard(action="rollback")': lambda: [lt.NanLossGuard(action="rollback")],
+    "detect_anomaly=True, no callback": list,
     "DropoutBNConflictWarning": lambda: [lt.DropoutBNConflictWarning()],
     'WeightInitCallback("he")': lambda: [lt.WeightInitCallback("he")],
     "PlateauLR": lambda: [lt.PlateauLR(monitor="train_loss")],
     "every check": lambda: [member for member in lt.TuningSuite().members if ".checks." in type(member).__module__],
     "TuningSuite": lambda: [lt.TuningSuite()],
 }
+
+
+ARGUMENTS: dict[str, dict[str, Any]] = {"detect_anomaly=True, no callback": {"detect_anomaly": True}}
+"""Of the ``Trainer``: what torch itself offers for finding a NaN, for comparison with the guard."""
 
 
 class Clock(pl.Callback):
@@ -151,6 +157,7 @@ def timed(model: str, attached: str, steps: int, read: Callable[[], float]) -> C
         enable_progress_bar=False,
         enable_model_summary=False,
         callbacks=[clock, *ATTACHED[attached]()],
+        **ARGUMENTS.get(attached, {}),
     )
     lt.Journal.of(trainer).reporters.append(Silent())
     trainer.fit(module, module.batches(steps + SETTLING))

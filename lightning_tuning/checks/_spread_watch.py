@@ -39,7 +39,7 @@ class SpreadWatch:
         if step >= 1 and len(self._weights) < 2:
             return True  # nothing to compare, or nothing was seen in the first step
         if step in _STEPS:
-            Meter.of(trainer).gradient_norms(optimizer)
+            Meter.of(trainer).gradient_norms(optimizer, self)
             raw = getattr(optimizer, "optimizer", optimizer)
             self._optimizer, self._adaptive = type(raw).__name__, is_adaptive(raw)
         return step >= _STEPS[-1]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_tuning.findings import Finding
 from lightning_tuning.runtime.desk import CHECKPOINT_KEY, Desk
+from lightning_tuning.runtime.resting import leave_out_empty_hooks
 
 __all__ = ["TuningCallback"]
 
@@ -20,12 +21,16 @@ class TuningCallback(Callback):
     ``configure_callbacks``.
     """
 
+    speaks_of: ClassVar[frozenset[str]] = frozenset()
+    """Codes that observers leave to this callback where it is attached, since it also acts on them."""
     _checkpoint_name: str | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Attach the shared desk to ``trainer``; a subclass that overrides this calls it first."""
         desk = Desk.attach(trainer, stage)
-        self._checkpoint_name = desk.checkpoint_name(self)
+        self._checkpoint_name = desk.names.of(self)
+        if stage == "fit":
+            leave_out_empty_hooks(self, trainer.callbacks)  # type: ignore[attr-defined]  # set by a connector
 
     def report(self, trainer: Trainer, finding: Finding, *, once: bool = False) -> None:
         """Stamp ``finding`` with the current step and epoch and hand it to the run's journal.

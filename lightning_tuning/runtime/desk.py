@@ -6,15 +6,17 @@ import weakref
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
+from torch.optim import Optimizer
 
 from lightning_tuning.findings import Journal
 from lightning_tuning.measure import Meter, Progress
 from lightning_tuning.reporters import TerminalReporter
 from lightning_tuning.runtime.collective import gather_findings, raise_together
+from lightning_tuning.runtime.naming import Names
+from lightning_tuning.runtime.resting import rest, wake
 from lightning_tuning.runtime.tracing import OnTrace, Tracer
 from lightning_tuning.runtime.watching import Hook, Watcher, Watchers
 from lightning_tuning.trace import Probe
@@ -29,7 +31,8 @@ class Desk(Callback):
     """Owns the journal, the meter, the progress and the trace of one ``Trainer``.
 
     The first tuning callback whose ``setup`` runs puts the desk into ``trainer.callbacks``, before the checkpoints, so
-    that they save what the desk knows of the very step. It changes nothing in the run.
+    that they save what the desk knows of the very step. It changes nothing in the run, and is called in no hook of the
+    training step in which nobody wants anything (:func:`rest`).
     """
 
     CHECKPOINT_NAME = "desk"
@@ -40,10 +43,9 @@ class Desk(Callback):
         self.meter = Meter.of(trainer)
         self.progress = Progress.of(trainer)
         self.tracer = Tracer()
+        self.names = Names()
         self._watchers = Watchers(self.journal)
-        self._names: dict[str, weakref.ref[object]] = {}
-        self._running = False
-        self._watches_loss = False
+        self._running, self._watches_loss, self._is_awake = False, False, True
 
     @classmethod
     def of(cls, trainer: Trainer) -> Desk:
@@ -75,19 +77,6 @@ class Desk(Callback):
             desk._open(trainer)
         return desk
 
-    def checkpoint_name(self, callback: object) -> str:
-        """The name under which ``callback`` keeps its state: its class, numbered where there are several."""
-        kind = type(callback).__qualname__
-        number = 0
-        while True:
-            name = f"{kind}#{number}" if number else kind
-            holder = self._names.get(name)
-            known = None if holder is None else holder()
-            if known is None or known is callback:
-                self._names[name] = weakref.ref(callback)
-                return name
-            number += 1
-
     def request_trace(self, receive: OnTrace, probes: Sequence[Probe] = ()) -> None:
         """Let ``receive(trainer, pl_module, graph)`` be called once, at the first loss of this fit.
 
@@ -96,6 +85,7 @@ class Desk(Callback):
             probes: look at the values of operations while the step runs; see :class:`Probe`.
         """
         self.tracer.request(receive, probes)
+        self._wake()
 
     def watch(self, hook: Hook, look: Watcher) -> None:
         """Have ``look`` called at every ``hook`` of this fit, until it returns true; then it costs nothing more.
@@ -105,10 +95,13 @@ class Desk(Callback):
             look: is given the hook's arguments. In a steady step it must not wait for the device.
         """
         self._watchers.add(hook, look)
+        self._wake()
 
     def watch_loss(self) -> None:
         """Have the training loss landed and judged in this fit; for callbacks that need the outcome of the run."""
         self._watches_loss = True
+        self.meter.subscribe(self._judge)
+        self._wake()
 
     def flush(self) -> None:
         """Land everything measured so far and judge it. A device sync: checkpoints and ends of runs only."""
@@ -119,7 +112,6 @@ class Desk(Callback):
         """Learn whose outcome can be judged: one optimizer, stepped by Lightning."""
         self.progress.mute = not pl_module.automatic_optimization or len(trainer.optimizers) != 1
         self.journal.raise_together = self.journal.on_finding == "raise" and trainer.world_size > 1
-        self.meter.subscribe(self._judge)
         self._show("train_start", trainer, pl_module)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -130,16 +122,9 @@ class Desk(Callback):
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """The trace has reached a loss."""
-        if self.tracer.running:
-            self.tracer.reach_loss(trainer, pl_module, loss)
+        self.tracer.reach_loss(trainer, pl_module, loss)
 
-    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Gradients are new."""
-        self.meter.on_backward()
-
-    def on_before_optimizer_step(
-        self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
-    ) -> None:
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Gradients are complete, the weights still old."""
         self._show("before_optimizer_step", trainer, pl_module, optimizer)
 
@@ -153,6 +138,8 @@ class Desk(Callback):
         self.meter.on_batch_end(loss if self._watches_loss and isinstance(loss, Tensor) else None)
         self._show("train_batch_end", trainer, pl_module, outputs, batch, batch_idx)
         self._raise_together(trainer)
+        if self._is_awake:
+            self._rest()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A batch that the module left out in its ``on_train_batch_start`` had no end."""
@@ -190,13 +177,15 @@ class Desk(Callback):
         self._raise_together(trainer)
         if trainer.world_size > 1:
             self.journal.merge(gather_findings(self.journal.findings))
-        self._close()
+        self._running = False
+        self.journal.close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave no trace behind and sum up what is known; other ranks may be gone, so nothing is gathered."""
         self.tracer.abandon()
         if self._running:
-            self._close()
+            self._running = False
+            self.journal.close()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """The next fit begins a new run."""
@@ -232,14 +221,25 @@ class Desk(Callback):
         self.progress.reset()
         self.tracer = Tracer()
         self._watchers = Watchers(self.journal)
+        self._wake()
 
-    def _close(self) -> None:
-        self._running = False
-        self.journal.close()
+    def _wake(self) -> None:
+        """Be called in every hook, until the end of the next batch."""
+        self._is_awake = True
+        wake(self)
+
+    def _rest(self) -> None:
+        """Be called only where somebody wants something, until the next :meth:`_wake`."""
+        self._is_awake = self.tracer.wanted
+        if not self._is_awake:
+            wanted = {f"on_{hook}" for hook in self._watchers.hooks}
+            if self._watches_loss or self.journal.raise_together or not self.meter.is_idle:
+                wanted.add("on_train_batch_end")
+            rest(self, wanted)
 
     def _show(self, hook: Hook, *arguments: Any) -> None:
-        if self._running:
-            self._watchers.show(hook, *arguments)
+        if self._running and self._watchers.show(hook, *arguments):
+            self._wake()  # somebody has seen enough: see who is left
 
     def _judge(self, reading: Any) -> None:
         if reading.loss is not None and self.progress.update(reading.loss):

@@ -103,7 +103,7 @@ class Tracer:
             recorder.__exit__(None, None, None)
 
     def _deliver(self, trainer: Trainer, pl_module: LightningModule, graph: Graph) -> None:
-        receivers, self._receivers, self._probes = self._receivers, [], []
+        receivers, self._receivers, self._probes, self._attempts = self._receivers, [], [], 0
         names = dict.fromkeys(type(getattr(receive, "__self__", receive)).__name__ for receive in receivers)
         for sentence in graph.blind:
             Journal.of(trainer).note(f"blind here: {sentence} May have missed something: {', '.join(names)}.")

@@ -35,7 +35,7 @@ class Watchers:
         >>> watchers = Watchers(Journal())
         >>> watchers.add("train_start", lambda word: print(word) or word == "stop")
         >>> for word in ("go", "stop", "never heard"):
-        ...     watchers.show("train_start", word)
+        ...     _ = watchers.show("train_start", word)
         go
         stop
     """
@@ -54,11 +54,20 @@ class Watchers:
             raise ValueError(f"`hook` must be one of {get_args(Hook)}, got {hook!r}.")
         self._by_hook[hook].append(look)
 
-    def show(self, hook: Hook, *arguments: Any) -> None:
-        """The hook was reached."""
-        if watchers := self._by_hook[hook]:
-            self._by_hook[hook] = []  # whoever looks may ask to look again
-            self._by_hook[hook][:0] = [look for look in watchers if not self._is_done(look, arguments)]
+    @property
+    def hooks(self) -> list[Hook]:
+        """Where somebody looks."""
+        return [hook for hook, watchers in self._by_hook.items() if watchers]
+
+    def show(self, hook: Hook, *arguments: Any) -> bool:
+        """The hook was reached; true if somebody has seen enough there."""
+        watchers = self._by_hook[hook]
+        if not watchers:
+            return False
+        self._by_hook[hook] = []  # whoever looks may ask to look again
+        left = [look for look in watchers if not self._is_done(look, arguments)]
+        self._by_hook[hook][:0] = left
+        return len(left) < len(watchers)
 
     def _is_done(self, look: Watcher, arguments: tuple[Any, ...]) -> bool:
         enough: bool | None = None

@@ -35,7 +35,7 @@ class Spy(TuningCallback):
         Desk.of(trainer).meter.subscribe(self.readings.append)
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
-        norms = Desk.of(trainer).meter.gradient_norms(optimizer)
+        norms = Desk.of(trainer).meter.gradient_norms(optimizer, self)
         gradients = [p.grad.double() for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         scale = scaler.get_scale() if scaler and getattr(optimizer, "_step_supports_amp_scaling", False) else 1.0
@@ -58,7 +58,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         sizes.append(len(tensors))
         return tensor_norms(tensors)
 
-    monkeypatch.setattr("lightning_tuning.measure.sharding.tensor_norms", counting)
+    monkeypatch.setattr("lightning_tuning.measure.gradients.tensor_norms", counting)
     return sizes
 
 
@@ -123,6 +123,32 @@ def test_scaled_gradients_are_measured_unscaled(fused: bool) -> None:
     plugin = MixedPrecision("16-mixed", "cpu", GradScaler("cpu", init_scale=1024.0))
     quiet_trainer(callbacks=[spy], plugins=[plugin]).fit(Scaled())
     assert len(spy.oracle) == 8
+
+
+def test_who_asks_again_has_the_gradients_measured_anew(measured: list[int]) -> None:
+    class Asks(TuningCallback):
+        def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
+            meter, gradient = Desk.of(trainer).meter, next(p.grad for p in pl_module.parameters())
+            first = meter.gradient_norms(optimizer, "first")
+            gradient *= 2
+            assert meter.gradient_norms(optimizer, "second") is first
+            again = meter.gradient_norms(optimizer, "first")
+            assert float(again.each[0]) == pytest.approx(2 * float(first.each[0]))
+            assert meter.gradient_norms(optimizer, "second") is again
+            assert meter.gradient_norms(optimizer) is not again
+
+    quiet_trainer(callbacks=[Asks()], max_steps=2).fit(Mlp())
+    assert measured == [6] * 6
+
+
+def test_nan_and_infinity_together_are_nan() -> None:
+    class Breaks(TuningCallback):
+        def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
+            for parameter, value in zip(pl_module.parameters(), (math.inf, math.nan), strict=False):
+                parameter.grad.fill_(value)
+            assert math.isnan(Desk.of(trainer).meter.gradient_norms(optimizer).total)
+
+    quiet_trainer(callbacks=[Breaks()], max_steps=1).fit(Mlp())
 
 
 def test_unused_parameters_are_left_out() -> None:

@@ -127,7 +127,7 @@ class Look(TuningCallback):
         Desk.of(trainer).meter.subscribe(self.readings.append)
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
-        norms = Desk.of(trainer).meter.gradient_norms(optimizer)
+        norms = Desk.of(trainer).meter.gradient_norms(optimizer, self)
         self.norms.append(dict(zip(norms.names, norms.each.tolist(), strict=True)))
         self.totals.append(float(norms.total))
         self.missing.append(sum(p.grad is None for group in optimizer.param_groups for p in group["params"]))
@@ -215,7 +215,7 @@ class Stub:
     def __init__(self, strategy: Strategy, module: pl.LightningModule) -> None:
         self.strategy, self.lightning_module, self.optimizers = strategy, module, [module.configure_optimizers()]
         self.num_nodes, self.world_size, self.global_step, self.current_epoch = 1, 4, 0, 0
-        self.precision_plugin = strategy.precision_plugin
+        self.precision_plugin, self.loggers = strategy.precision_plugin, []
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_as_many_ranks_hold_a_piece_as_the_strategy_says(
         told.append(flat_copies)
         return torch.zeros(len(gradients))
 
-    monkeypatch.setattr("lightning_tuning.measure.meter.sharded_norms", norms)
+    monkeypatch.setattr("lightning_tuning.measure.gradients.sharded_norms", norms)
     devices = None if mesh is None else DeviceMesh("cpu", mesh, _init_backend=False, _rank=0)
     trainer = Stub(CpuFSDP(sharding_strategy=ShardingStrategy[sharding], device_mesh=devices), Uneven())
     Meter(trainer).gradient_norms(trainer.optimizers[0])

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightning_tuning import Finding, Journal, Rule, Severity, TuningError, TuningWarning
 from lightning_tuning.runtime import CHECKPOINT_KEY, Desk, TuningCallback
+from lightning_tuning.runtime.resting import IN_EACH_STEP
 from lightning_tuning.trace import Graph, replay
 from tests.helpers import ManualGAN, Mlp, quiet_trainer
 from tests.ranks import gloo, on_two_ranks
@@ -192,3 +193,45 @@ def test_a_replay_in_the_middle_of_the_recorded_step_is_not_part_of_it() -> None
         quiet_trainer(callbacks=[*callbacks, traced], max_steps=2).fit(ManualGAN())
         graphs.append(traced.graphs[0])
     assert [op.name for op in graphs[0].ops] == [op.name for op in graphs[1].ops]
+
+
+class Rested(pl.Callback):
+    """Writes down in which hooks of each step the desk was not called."""
+
+    def __init__(self) -> None:
+        self.hooks: list[set[str]] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        desk = Desk.of(trainer)
+        self.hooks.append({hook for hook in IN_EACH_STEP if not callable(getattr(desk, hook))})
+
+
+def test_a_desk_of_which_nobody_wants_anything_is_not_called() -> None:
+    rested = Rested()
+    quiet_trainer(callbacks=[rested, Memory()]).fit(Mlp())
+    assert rested.hooks == [set(), *7 * [set(IN_EACH_STEP)]]
+
+
+def test_a_desk_is_called_until_enough_is_seen() -> None:
+    class Watches(Memory):
+        def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+            super().setup(trainer, pl_module, stage)
+            self.looks = 0
+            Desk.of(trainer).watch("before_optimizer_step", self.look)
+
+        def look(self, trainer: pl.Trainer, *_: Any) -> bool:
+            self.looks += 1
+            if trainer.global_step == 5:
+                Desk.of(trainer).watch_loss()
+            return self.looks in (3, 6)
+
+        def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+            if trainer.global_step == 5:
+                Desk.of(trainer).watch("before_optimizer_step", self.look)
+
+    rested, watches = Rested(), Watches()
+    quiet_trainer(callbacks=[rested, watches]).fit(Mlp())
+    assert watches.looks == 6
+    everything, looking = set(IN_EACH_STEP), set(IN_EACH_STEP) - {"on_before_optimizer_step"}
+    judging = looking - {"on_train_batch_end"}
+    assert rested.hooks == [set(), looking, set(), everything, everything, set(), judging, set()]

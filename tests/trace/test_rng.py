@@ -46,11 +46,12 @@ def test_capture_draws_nothing():
 
 @given(st.lists(st.sampled_from([*DRAWS, "seed", "capture", "restore"]), max_size=12))
 def test_snapshot_is_true_at_any_moment(actions):
-    # NumPy's state is read only where it moved; its own answer is the oracle.
+    # Python's and NumPy's states are read only where they moved; their own answers are the oracle.
     saved = RngState.capture()
     for action in actions:
         if action == "seed":
             np.random.seed(3)
+            random.seed(3)
         elif action == "capture":
             saved = RngState.capture()
         elif action == "restore":
@@ -58,6 +59,7 @@ def test_snapshot_is_true_at_any_moment(actions):
         else:
             DRAWS[action]()
         now, truth = RngState.capture(), np.random.get_state(legacy=False)
+        assert now.python == random.getstate()
         assert now.numpy["has_gauss"] == truth["has_gauss"]
         assert now.numpy["gauss"] == truth["gauss"] or not truth["has_gauss"]
         assert now.numpy["state"]["pos"] == truth["state"]["pos"]
