@@ -1,5 +1,9 @@
 """Callbacks that watch every step and change nothing."""
 
 from lightning_tuning.monitors.gradient_explosion import GradientExplosionMonitor
+from lightning_tuning.monitors.stability_probe import StabilityProbe
 
-__all__ = ["GradientExplosionMonitor"]
+__all__ = [
+    "GradientExplosionMonitor",
+    "StabilityProbe",
+]
