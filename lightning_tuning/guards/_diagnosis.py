@@ -15,11 +15,17 @@ from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from lightning_tuning.guards._batch import bad_sample
+from lightning_tuning.guards._memory import Memory
+from lightning_tuning.guards._past import stale_updates, summed_samples
 from lightning_tuning.guards._ranks import AloneMode, exchange, several_ranks
-from lightning_tuning.rules.non_finite import BadStep
+from lightning_tuning.guards._samples import SampleIndices
+from lightning_tuning.rules.non_finite import BadStep, is_of_growth
 from lightning_tuning.trace import CannotReplay, Origin, RngState, find_origin
 
 __all__ = ["Facts", "Scene", "diagnose", "facts_of", "non_finite_anywhere", "non_finite_names"]
+
+_TRIES = 3
+"""Repetitions of a step that comes out finite, before that is believed."""
 
 
 @dataclasses.dataclass
@@ -29,8 +35,11 @@ class Scene:
     Attributes:
         batch: as ``training_step`` gets it.
         batch_idx: its index in the epoch.
-        rng: the random number generators before it; ``None``: no replay.
+        rng: the random number generators before it; ``None``: nobody wanted them.
+        replay: it may be run again to find out why it is bad.
         losses: those that went backward and were not judged yet.
+        unscaled: the same without a GradScaler's factor, where somebody asks for that.
+        seen: those that were judged; unscaled if they were asked for.
         bad: it was found to be; what is left of it is dropped.
         stepped: an optimizer was about to step in it.
         unmute: gives the module its clipping back.
@@ -39,7 +48,10 @@ class Scene:
     batch: Any = None
     batch_idx: int = 0
     rng: RngState | None = None
+    replay: bool = False
     losses: list[Tensor] = dataclasses.field(default_factory=list)
+    unscaled: list[Tensor] = dataclasses.field(default_factory=list)
+    seen: list[float] = dataclasses.field(default_factory=list)
     bad: bool = False
     stepped: bool = False
     unmute: Callable[[], None] | None = None
@@ -117,7 +129,8 @@ def diagnose(
     everybody: list[Facts],
     *,
     buffers: dict[str, Tensor],
-    norms: Iterable[float],
+    memory: Memory,
+    samples: SampleIndices,
 ) -> BadStep:
     """What is known of the bad step; the same on every rank, and every rank must call it.
 
@@ -130,7 +143,8 @@ def diagnose(
         scene: this rank's batch.
         everybody: the facts of all ranks.
         buffers: at the batch's start, where they were kept.
-        norms: gradient norms of the last healthy updates.
+        memory: of the updates before.
+        samples: tells the dataset indices of this rank's bad samples, and is left knowing them.
     """
     bad_loss = any(facts.bad_loss for facts in everybody)
     rank = trainer.global_rank if several_ranks() else 0
@@ -139,7 +153,7 @@ def diagnose(
         losses=own.losses,
         gradients=own.gradients,
         weights=own.weights,
-        norms=tuple(norms),
+        norms=tuple(memory.norms),
         batch_idx=scene.batch_idx,
         step=trainer.global_step,
         rank=rank if several_ranks() else None,
@@ -147,6 +161,10 @@ def diagnose(
     if not step.weights and (own.bad_loss or not bad_loss):
         origin, blind = _origin(trainer, pl_module, scene, buffers)
         step = dataclasses.replace(step, origin=origin, blind=blind)
+    if (culprits := samples.blame(pl_module, scene.batch, step.origin)) is not None:
+        step = dataclasses.replace(step, dataset_indices=culprits.indices, dataset_doubt=culprits.doubt)
+    if is_of_growth(step):
+        step = _with_past(trainer, pl_module, scene, step, buffers=buffers, memory=memory)
     return max(exchange(step), key=_knowledge)
 
 
@@ -159,14 +177,35 @@ def _origin(
     trainer: Trainer, pl_module: LightningModule, scene: Scene, buffers: dict[str, Tensor]
 ) -> tuple[Origin | None, str]:
     """Where the first non-finite number came from, and why the step was not replayed."""
-    if scene.rng is None:
+    if not scene.replay:
         return bad_sample(scene.batch), ""
     try:
         with _alone():
-            origin = find_origin(trainer, pl_module, scene.batch, scene.batch_idx, rng=scene.rng, buffers=buffers)
+            start: dict[str, Any] = {"rng": scene.rng, "buffers": buffers}
+            origin = find_origin(trainer, pl_module, scene.batch, scene.batch_idx, **start, tries=_TRIES)
     except CannotReplay as limit:
         return bad_sample(scene.batch), str(limit)
     return origin, ""
+
+
+def _with_past(
+    trainer: Trainer,
+    pl_module: LightningModule,
+    scene: Scene,
+    step: BadStep,
+    *,
+    buffers: dict[str, Tensor],
+    memory: Memory,
+) -> BadStep:
+    """The same with what the updates before tell."""
+    pace = memory.pace(trainer, pl_module)
+    stale = summed = 0
+    if scene.replay and memory.updates:
+        arguments = {"batch": scene.batch, "batch_idx": scene.batch_idx, "rng": scene.rng, "buffers": buffers}
+        with _alone():
+            stale = stale_updates(trainer, pl_module, arguments, updates=memory.updates)
+            summed = summed_samples(trainer, pl_module, arguments)
+    return dataclasses.replace(step, pace=pace, stale_updates=stale, summed=summed)
 
 
 def _alone() -> contextlib.AbstractContextManager[Any]:

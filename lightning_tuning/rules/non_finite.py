@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lightning_tuning.findings import Finding, Rule, Severity, register
+from lightning_tuning.rules._bad_step import BadStep
+from lightning_tuning.rules._growth import Blame, Pace, blame_growth, grew, row
 from lightning_tuning.rules._remedies import REMEDIES, START_AGAIN, remedy_for, remedy_for_weights
 
 if TYPE_CHECKING:
     from lightning_tuning.trace.nonfinite import Origin
 
-__all__ = ["LT701", "LT702", "LT703", "REMEDIES", "BadStep", "broken_weights", "judge_bad_step"]
+__all__ = ["LT701", "LT702", "LT703", "REMEDIES", "BadStep", "Pace", "broken_weights", "is_of_growth", "judge_bad_step"]
 
 _SOURCE = (
     "Google tuning playbook, 'How can optimization failures be debugged and mitigated?'; IEEE 754: NaN and infinity "
@@ -64,43 +64,8 @@ LT703 = register(
     )
 )
 
-_TREND = 10.0
-"""Last gradient norm over the median of those before it that is called growth; LT601's threshold."""
-
-_OF_GROWTH = frozenset({"overflow", "half-overflow", "exp-overflow", "unknown-op", "not-reproduced"})
-"""Causes that are themselves effects, where the gradients grew before."""
-
-
-@dataclasses.dataclass(frozen=True)
-class BadStep:
-    """What is known of a batch whose numbers are not finite.
-
-    Attributes:
-        losses: every loss that went backward in it, as it was.
-        gradients: names of the parameters whose gradient is not finite.
-        weights: names of the parameters that are not finite themselves.
-        origin: where the first non-finite number came from, if that was found.
-        norms: global gradient norms of the last healthy updates, oldest first.
-        batch_idx: index of the batch in its epoch.
-        step: ``trainer.global_step``.
-        rank: whose batch it was; ``None`` if there is only one process.
-        blind: why the step was not replayed.
-    """
-
-    losses: tuple[float, ...] = ()
-    gradients: tuple[str, ...] = ()
-    weights: tuple[str, ...] = ()
-    origin: Origin | None = None
-    norms: tuple[float, ...] = ()
-    batch_idx: int = 0
-    step: int = 0
-    rank: int | None = None
-    blind: str = ""
-
-    @property
-    def bad_loss(self) -> float | None:
-        """The first loss that is not finite."""
-        return next((loss for loss in self.losses if not math.isfinite(loss)), None)
+_OF_GROWTH = frozenset({"overflow", "half-overflow", "exp-overflow", "unknown-op", "unknown"})
+"""Causes that are themselves effects, where something grew before."""
 
 
 def judge_bad_step(step: BadStep) -> Finding:
@@ -116,25 +81,40 @@ def judge_bad_step(step: BadStep) -> Finding:
         'LT702'
     """
     if step.weights:
-        return broken_weights(step.weights, when=f"before batch {step.batch_idx}", norms=step.norms, step=step.step)
+        when = f"before batch {step.batch_idx}"
+        return broken_weights(step.weights, when=when, norms=step.norms, step=step.step, blame=_blame(step))
     if step.bad_loss is not None:
         rule, what = LT701, f"the loss is {step.bad_loss}"
     elif step.gradients:
         rule, what = LT702, f"the loss is finite, the gradient of {_listed(step.gradients)} is not"
     else:
         raise ValueError("`step` must have a loss, gradient or weight that is not finite, got none.")
-    cause = _cause(step)
+    blame = _blame(step)
+    cause = _found(step) if blame is None else blame.cause
     whose = "" if step.rank is None else f" on rank {step.rank}"
     return rule.finding(
-        f"{what}{whose}: {_reason(step)}",
+        f"{what}{whose}: {_reason(step, blame)}",
         where=_where(step.origin),
-        evidence=_evidence(step, cause),
+        evidence=_evidence(step, cause) | dict(blame.evidence if blame else {}),
         remedy=remedy_for(cause, step.origin, step=step.step),
         source_line=None if step.origin is None else step.origin.source_line,
     )
 
 
-def broken_weights(names: Sequence[str], *, when: str, norms: Sequence[float] = (), step: int = 0) -> Finding:
+def is_of_growth(step: BadStep) -> bool:
+    """Whether the cause that a replay found may itself be the effect of updates before; their story is worth a look."""
+    return bool(step.weights) or _found(step) in _OF_GROWTH
+
+
+def broken_weights(
+    names: Sequence[str],
+    *,
+    when: str,
+    norms: Sequence[float] = (),
+    step: int = 0,
+    pace: Pace | None = None,
+    blame: Blame | None = None,
+) -> Finding:
     """LT703, for parameters that are not finite.
 
     Args:
@@ -142,38 +122,53 @@ def broken_weights(names: Sequence[str], *, when: str, norms: Sequence[float] = 
         when: ends the sentence: ``"before the first step"``, ``"at the end of epoch 3"``.
         norms: global gradient norms of the last healthy updates.
         step: ``trainer.global_step``; before the first update there is no training to blame, and the remedy differs.
+        pace: how far the last updates moved the weights.
+        blame: what made them grow. Default: what ``norms`` and ``pace`` tell.
 
     Example:
         >>> broken_weights(["net.0.weight"], when="before the first step").headline()
         'LT703 non-finite-weight at net.0.weight: net.0.weight is not finite before the first step'
     """
-    grew = _grew(norms)
+    blame = blame or blame_growth(norms, pace)
+    cause = "bad-weights" if blame is None else blame.cause
     message = f"{_listed(names)} {'is' if len(names) == 1 else 'are'} not finite {when}"
-    if grew:
-        message += f"; gradients grew before: {_row(norms)}"
     evidence: dict[str, float | int | str] = {
-        "cause": "exploding-gradients" if grew else "bad-weights",
+        "cause": cause,
         "step": step,
         "parameters": len(names),
         **_trend(norms),
+        **(blame.evidence if blame else {}),
     }
-    return LT703.finding(message, where=names[0], evidence=evidence, remedy=remedy_for_weights(step=step))
+    return LT703.finding(
+        message if blame is None else f"{message}; {blame.words}",
+        where=names[0],
+        evidence=evidence,
+        remedy=remedy_for_weights(cause, step=step),
+    )
 
 
-def _cause(step: BadStep) -> str:
-    found = "unknown-op" if step.origin is None else step.origin.cause
-    if found in _OF_GROWTH and _grew(step.norms):
-        return "exploding-gradients"
-    return "unknown" if step.origin is None else found
+def _found(step: BadStep) -> str:
+    return "unknown" if step.origin is None else step.origin.cause
 
 
-def _reason(step: BadStep) -> str:
-    grew = f"gradients grew before: {_row(step.norms)}" if _grew(step.norms) else ""
+def _blame(step: BadStep) -> Blame | None:
+    if not is_of_growth(step):
+        return None
+    return blame_growth(step.norms, step.pace, stale_updates=step.stale_updates, summed=step.summed)
+
+
+def _reason(step: BadStep, blame: Blame | None) -> str:
+    growth = "" if blame is None else blame.words
     if step.origin is None:
-        return grew or step.blind or "the step was not replayed"
+        return growth or step.blind or "the step was not replayed"
+    if step.origin.kind == "not-reproduced" and grew(step.norms):
+        growth = f"gradients grew before: {row(step.norms)}"
     # The finding has place and line of its own.
-    reason = dataclasses.replace(step.origin, module=None, source_line=None).sentence(batch_idx=step.batch_idx)
-    return f"{reason}; {grew}" if grew and step.origin.cause in _OF_GROWTH else reason
+    reason = dataclasses.replace(step.origin, module=None, source_line=None)
+    sentence = reason.sentence(
+        batch_idx=step.batch_idx, dataset_indices=step.dataset_indices, dataset_doubt=step.dataset_doubt
+    )
+    return f"{sentence}; {growth}" if growth else sentence
 
 
 def _where(origin: Origin | None) -> str:
@@ -207,20 +202,15 @@ def _evidence(step: BadStep, cause: str) -> dict[str, float | int | str]:
             "input_max": origin.input_max,
             "sample": origin.samples[0] if origin.samples else None,
             "samples": ", ".join(map(str, origin.samples[:20])) or None,
+            "dataset_indices": ", ".join(map(str, step.dataset_indices[:20])) or None,
+            "dataset_doubt": step.dataset_doubt or None,
+            "tries": origin.tries if origin.tries > 1 else None,
         }
     return {key: value for key, value in evidence.items() if value is not None}
 
 
 def _trend(norms: Sequence[float]) -> dict[str, float | int | str]:
-    return {"grad_norms_before": _row(norms)} if norms else {}
-
-
-def _grew(norms: Sequence[float]) -> bool:
-    return len(norms) >= 3 and norms[-1] > _TREND * statistics.median(norms[:-1]) > 0
-
-
-def _row(norms: Sequence[float]) -> str:
-    return ", ".join(f"{norm:.3g}" for norm in norms)
+    return {"grad_norms_before": row(norms)} if norms else {}
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -12,12 +15,16 @@ from torch import Tensor
 from lightning_tuning.trace._evidence import Evidence, op_name
 from lightning_tuning.trace._ledger import tensors_in
 
-__all__ = ["Call", "bad_rows", "bad_values", "finite_range", "is_finite"]
+__all__ = ["Call", "bad_rows", "bad_values", "finite_range", "is_finite", "running_function"]
 
 _WRITTEN_ANEW = frozenset(
     {"copy", "fill", "zero", "normal", "uniform", "bernoulli", "random", "exponential", "log_normal", "geometric"}
 )
 """In place, without a look at what was there."""
+
+_FUNCTIONAL = torch.nn.functional.__file__
+_TORCH = str(Path(torch.__file__).parent)
+_OWN = str(Path(__file__).parent)
 
 
 class Call:
@@ -68,7 +75,16 @@ class Call:
     def evidence(self, output: Tensor) -> Evidence:
         """What is needed to tell why ``output`` is not finite."""
         values = [before.detach() for _, before in self.inputs]
-        return Evidence(self.op, self.aten, values, self.scalars, output.detach(), self._pointwise, self.arguments)
+        return Evidence(
+            self.op,
+            self.aten,
+            values,
+            self.scalars,
+            output.detach(),
+            self._pointwise,
+            self.arguments,
+            function=running_function(),
+        )
 
 
 def is_finite(tensor: Tensor) -> bool:
@@ -122,3 +138,17 @@ def _numbers(values: Any) -> Iterator[float]:
             yield from _numbers(value)
         elif isinstance(value, int | float) and not isinstance(value, bool):
             yield value
+
+
+def running_function() -> str | None:
+    """The outermost function of ``torch.nn.functional`` between here and the module or the user who called it."""
+    name: str | None = None
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_name != "_call_impl":
+        filename = frame.f_code.co_filename
+        if filename == _FUNCTIONAL:
+            name = frame.f_code.co_name
+        elif not filename.startswith((_TORCH, _OWN)):
+            break
+        frame = frame.f_back
+    return name

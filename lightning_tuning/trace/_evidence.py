@@ -53,6 +53,7 @@ class Evidence:
         output: the first tensor that is not finite.
         pointwise: each value of the output depends on those at the same place of the inputs.
         arguments: by the names of the operator's schema.
+        function: the one of ``torch.nn.functional`` that the user called and that ran it, if there is one.
     """
 
     op: str
@@ -62,6 +63,7 @@ class Evidence:
     output: Tensor
     pointwise: bool
     arguments: dict[str, Any]
+    function: str | None = None
 
     def offenders(self) -> list[float]:
         """The operands of the first value that was lost although it had finite operands; empty unless pointwise."""

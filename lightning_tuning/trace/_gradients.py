@@ -11,6 +11,7 @@ __all__ = ["discarded", "of_gradient"]
 
 _NORMS = ("NormBackward", "LinalgVectorNormBackward", "CdistBackward", "PdistBackward", "HypotBackward")
 _SPECTRAL = ("LinalgEighBackward", "LinalgEigBackward", "LinalgSvdBackward")
+_MATRIX = ("LinalgSlogdet", "LinalgDet", "LinalgQr", "LinalgInv", "LinalgSolve", "LinalgLu", "LinalgCholesky", "Logdet")
 _INVERSE = ("AcosBackward", "AsinBackward", "AcoshBackward", "AtanhBackward", "ErfinvBackward")
 
 
@@ -37,12 +38,17 @@ def of_gradient(node: Any, cause: str, detail: str, *, unused: bool) -> tuple[st
     if name.startswith("SqrtBackward"):
         before = node.next_functions[0][0]
         reduced = before is not None and before.name().startswith(("SumBackward", "MeanBackward"))
-        return "norm-at-zero" if reduced else "sqrt-at-zero", "the gradient of sqrt at 0 is infinite"
+        return "norm-at-zero" if reduced else "sqrt-at-zero", "sqrt'(0) is infinite"
     if name.startswith(_NORMS):
         return "norm-at-zero", f"the gradient of {forward.removeprefix('linalgvector')} at 0 does not exist"
     if name.startswith(_SPECTRAL) and cause == "division-by-zero":
         what = "equal or zero singular values" if "svd" in forward else "equal eigenvalues"
         return "repeated-eigenvalues", f"the gradient of {forward.removeprefix('linalg')} at {what}: {detail}"
+    if name.startswith(_MATRIX):
+        return (
+            "singular-matrix",
+            f"the gradient of {forward.removeprefix('linalg')} where the matrix is singular: {detail}",
+        )
     if name.startswith("PowBackward"):
         cause = "pow-domain"
     elif name.startswith(_INVERSE):

@@ -2,36 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-__all__ = ["CAUSES", "Origin", "OriginKind"]
+__all__ = ["Origin", "OriginKind"]
 
 OriginKind = Literal["batch", "weights", "forward", "backward", "not-reproduced"]
-
-CAUSES = {
-    "bad-sample": "a sample of the batch was not finite",
-    "bad-weights": "parameters or buffers were not finite before the step",
-    "log-of-zero": "a logarithm of exactly 0",
-    "log-of-negative": "a logarithm of a number below its domain",
-    "exp-overflow": "an exponential above what its number format holds",
-    "overflow": "a result above what its number format holds",
-    "half-overflow": "a result above 65504, the largest number of float16",
-    "division-by-zero": "a division by exactly 0",
-    "sqrt-at-zero": "the gradient of a square root at 0, which is infinite",
-    "norm-at-zero": "the gradient of a norm at the zero vector, which does not exist",
-    "pow-domain": "a power outside its domain, or its gradient at 0",
-    "trig-domain": "an inverse function outside its domain, or its gradient at the edge",
-    "repeated-eigenvalues": "the gradient of eigenvectors or singular vectors where values coincide; it does not exist",
-    "masked-softmax": "a softmax over a row that is masked throughout",
-    "empty-reduction": "a mean, deviation or the like over too few values",
-    "all-targets-ignored": "a loss averaged over targets that are all ignored",
-    "where-branch": "a branch that was discarded in the forward pass and still got a gradient (0 * inf)",
-    "constant": "a value that was not finite when it was written down, or came from outside torch",
-    "unknown-op": "an operation whose domain is not known here",
-    "not-reproduced": "repeated, the step was finite",
-}
-"""Every value of ``Origin.cause``, with what it means; the keys stay, so that tools can rely on them."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +18,7 @@ class Origin:
     Attributes:
         kind: in what the numbers were lost: the ``"batch"``, the ``"weights"`` (buffers included), the ``"forward"`` or
             ``"backward"`` pass; ``"not-reproduced"`` if the repeated step was finite.
-        cause: one of :data:`CAUSES`; stable, for programs.
+        cause: a key of :data:`~lightning_tuning.findings.causes.CAUSES`; stable, for programs.
         op: the operation as a person thinks of it (``"log"``); in the backward pass the one whose gradient it is.
         aten: torch's own name of what ran (``"aten::log_"``).
         module: dotted path of the innermost module that was running; ``""`` is the LightningModule itself.
@@ -56,6 +33,7 @@ class Origin:
         node: the autograd node (``"SqrtBackward0"``), in the backward pass.
         names: of the batch's tensor (``"batch['image']"``), or of the parameters and buffers.
         samples: for a batch, the bad indices along the first dimension.
+        tries: how often the step was repeated to find it.
     """
 
     kind: OriginKind
@@ -74,12 +52,17 @@ class Origin:
     node: str | None = None
     names: tuple[str, ...] = ()
     samples: tuple[int, ...] = ()
+    tries: int = 1
 
-    def sentence(self, *, batch_idx: int | None = None) -> str:
+    def sentence(
+        self, *, batch_idx: int | None = None, dataset_indices: Sequence[int] = (), dataset_doubt: str = ""
+    ) -> str:
         """The origin in one line, without a full stop.
 
         Args:
             batch_idx: of the batch, to be named with its bad samples. Default ``None``: not known.
+            dataset_indices: of the bad samples, in their order. Default: not known.
+            dataset_doubt: why they may not be just those. Default: they are.
 
         Example:
             >>> Origin(
@@ -100,14 +83,14 @@ class Origin:
             "batch['x'] holds NaN in samples 4, 9: 2 of 64 values"
         """
         if self.kind == "not-reproduced":
+            often = "when it was repeated" if self.tries == 1 else f"all {self.tries} times that it was repeated"
             return (
-                "the step was finite when it was repeated: it depends on state kept outside the module, on a race or "
-                "on a nondeterministic operation"
+                f"the step was finite {often}: it depends on state kept outside the module, on a race, on a "
+                "nondeterministic operation or on failing hardware"
             )
         count = f"{self.bad} of {self.total} values"
         if self.kind == "batch":
-            shown = ", ".join(map(str, self.samples[:8])) + (", ..." if len(self.samples) > 8 else "")
-            where = f" in sample{'s' if len(self.samples) > 1 else ''} {shown}" if self.samples else ""
+            where = self._which_samples(dataset_indices, dataset_doubt)
             if batch_idx is not None:
                 where += f" {'of' if where else 'in'} batch {batch_idx}"
             return f"{self.names[0]} holds {self.value}{where}: {count}"
@@ -118,9 +101,23 @@ class Origin:
         place = f" at {self.module}" if self.module else ""
         line = f" ({self.source_line})" if self.source_line else ""
         node = f" in {self.node}" if self.node and self.node not in self.detail else ""
-        return f"{self.detail or self.op}{node}{place}{line}: {count} became {self.value}"
+        again = f", in the last of {self.tries} repetitions alone" if self.tries > 1 else ""
+        return f"{self.detail or self.op}{node}{place}{line}: {count} became {self.value}{again}"
+
+    def _which_samples(self, dataset_indices: Sequence[int], dataset_doubt: str) -> str:
+        """`` in samples 4, 9 (dataset indices 1032, 77)``; nothing where the samples are not known."""
+        if not self.samples:
+            return ""
+        doubt = f", {dataset_doubt}" if dataset_doubt else ""
+        kind = "indices" if len(dataset_indices) > 1 else "index"
+        indices = f" (dataset {kind} {_listed(dataset_indices)}{doubt})" if dataset_indices else ""
+        return f" in sample{'s' if len(self.samples) > 1 else ''} {_listed(self.samples)}{indices}"
 
     def to_dict(self) -> dict[str, Any]:
         """The origin as plain JSON types, without what is not known."""
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
         return {name: value for name, value in plain.items() if value not in (None, [], "")}
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers[:8])) + (", ..." if len(numbers) > 8 else "")

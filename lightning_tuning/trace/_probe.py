@@ -12,11 +12,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from typing_extensions import Self
 
 from lightning_tuning.trace._call import Call, bad_rows, bad_values, finite_range, is_finite
-from lightning_tuning.trace._causes import SOFTMAX, diagnose
+from lightning_tuning.trace._causes import diagnose
 from lightning_tuning.trace._evidence import op_name
 from lightning_tuning.trace._gradients import discarded, of_gradient
 from lightning_tuning.trace._modules import ModuleStack, clean_path
 from lightning_tuning.trace._origin import Origin
+from lightning_tuning.trace._reductions import SOFTMAX
 from lightning_tuning.trace._source import Callers
 from lightning_tuning.trace.batch import batch_tensors
 
@@ -87,7 +88,7 @@ class Probe(TorchDispatchMode):
         self._outside: str | None = None
 
     def __enter__(self) -> Self:
-        self._outside = self._callers.nearest(deep=False).source_line
+        self._outside = self._callers.nearest(self._stack.entered, deep=False).source_line
         self._take_leaves()
         self._stack.start()
         super().__enter__()  # type: ignore[no-untyped-call]
@@ -116,7 +117,8 @@ class Probe(TorchDispatchMode):
                 self._judge(call, bad, node)
         if current is not None:
             for tensor in call.results(result):
-                self._made_in[_memory(tensor)] = _sequence(node)
+                same = call.op == "neg" and self._is_incoming(call.inputs[0][0], node)  # -0 is no less incoming
+                self._made_in[_memory(tensor)] = self._made_in[_memory(call.inputs[0][0])] if same else _sequence(node)
         return result
 
     def _judge(self, call: Call, bad: list[Tensor], node: Any) -> None:
@@ -147,7 +149,7 @@ class Probe(TorchDispatchMode):
             call.op in SOFTMAX
             and all(self.suspects[index].deliberate for index in marks)
             and not any(before.isnan().any() for _, before in lost)
-            and any(tensor.isnan().any() for tensor in bad)
+            and any((tensor.isneginf() if call.op == "logsumexp" else tensor.isnan()).any() for tensor in bad)
         )
 
     def _note_discarded(self, call: Call, marks: set[int], node: Any) -> None:
@@ -166,7 +168,9 @@ class Probe(TorchDispatchMode):
         return self._made_in.get(_memory(tensor), _NO_NODE) not in (_NO_NODE, _sequence(node))
 
     def _site(self, op: str) -> Site:
-        return Site(op, clean_path(self._stack.running.path), self._callers.nearest(deep=False).source_line)
+        return Site(
+            op, clean_path(self._stack.running.path), self._callers.nearest(self._stack.entered, deep=False).source_line
+        )
 
     def _accuse(self, call: Call, bad: Tensor, node: Any, cause: str, detail: str, *, deliberate: bool = False) -> int:
         """A new suspect: this call."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -10,12 +11,12 @@ from torch import Tensor
 
 from lightning_tuning.trace._call import bad_values, is_finite
 from lightning_tuning.trace._gradients import discarded
-from lightning_tuning.trace._origin import CAUSES, Origin
+from lightning_tuning.trace._origin import Origin
 from lightning_tuning.trace._probe import Probe, Suspect
 from lightning_tuning.trace.aside import CannotReplay, replay
 from lightning_tuning.trace.rng import RngState
 
-__all__ = ["CAUSES", "Origin", "find_origin"]
+__all__ = ["Origin", "find_origin"]
 
 
 def find_origin(
@@ -26,6 +27,7 @@ def find_origin(
     *,
     rng: RngState | None = None,
     buffers: Mapping[str, Tensor] | None = None,
+    tries: int = 1,
 ) -> Origin | None:
     """Repeat a training step aside and say where its loss, or else its gradients, stopped being finite.
 
@@ -46,14 +48,29 @@ def find_origin(
         batch_idx: its index.
         rng: the random number generators at the batch's start.
         buffers: buffers at the batch's start, by name; see :func:`~lightning_tuning.trace.aside.replay`.
+        tries: how often to repeat a step that comes out finite. Default 1; more are of use for a step that is known to
+            have lost numbers, and then depends on more than it is given here.
 
     Returns:
-        The origin; of kind ``"not-reproduced"`` if all was finite this time; ``None`` if the step returned no loss. If
-        the step raises after something became non-finite, the first suspect of those.
+        The origin, with the number of repetitions that it took; of kind ``"not-reproduced"`` if all was finite in every
+        one; ``None`` if the step returned no loss. If the step raises after something became non-finite, the first
+        suspect of those.
 
     Raises:
         CannotReplay: if the step cannot be repeated, or raises before anything became non-finite.
+        ValueError: if ``tries`` is less than 1.
     """
+    if tries < 1:
+        raise ValueError(f"`tries` must be at least 1, got {tries}")
+    origin: Origin | None = None
+    for count in range(1, tries + 1):
+        origin = _repeat(trainer, pl_module, batch, batch_idx, rng=rng, buffers=buffers)
+        if origin is None or origin.kind != "not-reproduced":
+            return origin and replace(origin, tries=count)
+    return origin and replace(origin, tries=tries)
+
+
+def _repeat(trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, **start: Any) -> Origin | None:
     probe = Probe(pl_module, batch)
     found: list[Origin | None] = []
 
@@ -61,7 +78,6 @@ def find_origin(
         gradients = [parameter.grad for parameter in pl_module.parameters() if parameter.grad is not None]
         found.append(_verdict(probe, losses, gradients))
 
-    start: dict[str, Any] = {"rng": rng, "buffers": buffers}
     try:
         replay(trainer, pl_module, batch, batch_idx, backward=True, context=probe, inspect=inspect, **start)
     except CannotReplay:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
 import pytest
 
 from lightning_tuning.findings import CATALOGUE, Severity
+from lightning_tuning.findings.causes import CAUSES
 from lightning_tuning.rules.non_finite import REMEDIES, BadStep, broken_weights, judge_bad_step
-from lightning_tuning.trace.nonfinite import CAUSES, Origin
+from lightning_tuning.trace.nonfinite import Origin
 
 NAN, INF = math.nan, math.inf
 OVERFLOW = Origin(
@@ -63,7 +65,7 @@ def test_growth_of_gradients(norms: tuple[float, ...], grew: bool) -> None:
         judge_bad_step(BadStep(losses=(NAN,), norms=norms, origin=OVERFLOW)),
         broken_weights(["a"], when="now", norms=norms),
     ):
-        assert (finding.evidence["cause"] == "exploding-gradients") is grew
+        assert (finding.evidence["cause"] == "exploding-gradient") is grew
         assert ("gradients grew before" in finding.message) is grew
         assert ("grad_norms_before" in finding.evidence) is bool(norms)
 
@@ -102,9 +104,14 @@ def test_many_parameters_are_counted() -> None:
     assert broken_weights(["a", "b"], when="now").message.startswith("a, b are not finite")
 
 
-def test_every_remedy_is_for_a_cause() -> None:
-    assert REMEDIES.keys() - {"exploding-gradients"} <= CAUSES.keys()
-    assert CAUSES.keys() - REMEDIES.keys() == {"unknown-op"}
+def test_every_cause_has_a_remedy_of_its_own() -> None:
+    assert REMEDIES.keys() == CAUSES.keys()
+    assert len(set(REMEDIES.values())) == len(CAUSES)
+    assert CATALOGUE["LT703"].remedy == REMEDIES["bad-weights"]
+    for cause in CAUSES.values():
+        assert cause.meaning[0].islower() or cause.meaning.startswith("`")
+        assert not cause.meaning.endswith(".")
+        assert cause.remedy.endswith(".")
 
 
 def test_the_batch_of_a_bad_sample_is_named() -> None:
@@ -152,9 +159,11 @@ def test_the_remedy_fits_the_case(origin: Origin, said: str) -> None:
 def test_what_a_repetition_cannot_see_is_said() -> None:
     origin = Origin("not-reproduced", "not-reproduced")
     finding = judge_bad_step(BadStep(losses=(NAN,), origin=origin))
-    assert "state kept outside the module, on a race or on a nondeterministic operation" in finding.message
-    grown = judge_bad_step(BadStep(losses=(NAN,), origin=origin, norms=(1.0, 1.0, 50.0)))
-    assert grown.remedy == REMEDIES["exploding-gradients"]
+    assert "state kept outside the module, on a race, on a nondeterministic operation" in finding.message
+    often = judge_bad_step(BadStep(losses=(NAN,), origin=dataclasses.replace(origin, tries=3), norms=(1.0, 1.0, 50.0)))
+    assert "the step was finite all 3 times that it was repeated" in often.message
+    assert "gradients grew before: 1, 1, 50" in often.message
+    assert (often.evidence["cause"], often.evidence["tries"]) == ("not-reproduced", 3)
 
 
 @pytest.mark.parametrize("cause", CAUSES)
