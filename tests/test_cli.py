@@ -13,6 +13,7 @@ import lightning_tuning.rules
 from lightning_tuning import __version__
 from lightning_tuning.cli import main, markdown_table
 from lightning_tuning.findings import CATALOGUE, Rule, Severity
+from lightning_tuning.findings.causes import CAUSES
 
 ROOT = Path(__file__).parent.parent
 RULES = list(CATALOGUE)
@@ -59,6 +60,22 @@ def test_every_rule_can_be_explained_by_code_and_by_name(capsys: pytest.CaptureF
     assert f'TuningSuite(ignore=["{rule.code}"])' in card
     assert main(["explain", rule.name]) == 0
     assert capsys.readouterr().out == card
+
+
+@pytest.mark.parametrize("code", ["LT701", "LT702", "LT703"])
+def test_causes_are_listed_with_their_remedies(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    assert main(["explain", code]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert {line.split()[0] for line in lines if line.strip()} >= CAUSES.keys()
+    words = set(" ".join(lines).split())
+    for cause in CAUSES.values():
+        assert {*cause.meaning.split()} <= words
+    assert main(["explain", "LT601"]) == 0
+    assert "what to change" not in capsys.readouterr().out
 
 
 def test_unknown_rule_names_the_nearest_and_exits_2(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""The command line: ``lightning-tuning rules``, ``explain LT601``, ``check module:Class``."""
+"""The command line: ``lightning-tuning rules``, ``explain LT601``, ``check module:Class``, ``replay BUNDLE``."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_tuning import __version__
-from lightning_tuning.cli._arguments import add_check_arguments
+from lightning_tuning.cli._arguments import add_check_arguments, add_replay_arguments
 from lightning_tuning.findings import CATALOGUE, Rule, UnknownRuleError
+from lightning_tuning.findings.causes import CAUSES
 from lightning_tuning.findings.declarations import register_declared_rules
 from lightning_tuning.reporters.beside import print_beside_bars
 from lightning_tuning.reporters.layout import STYLES
@@ -26,6 +27,7 @@ __all__ = ["main", "markdown_table"]
 RULES = Path(__file__).parent.parent / "rules"
 WIDEST = 100  # columns of a card: it is prose
 COLUMNS = ("code", "name", "severity", "kind", "why")
+WITH_CAUSE = ("LT701", "LT702", "LT703")
 KINDS = {
     "fact": "fact: wrong while the run still looks well, so it is never held back",
     "symptom": "symptom: warns only once it persists in a run that does not learn",
@@ -48,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             status = _explain(arguments.rules)
         elif arguments.command == "check":
             status = _check(arguments)
+        elif arguments.command == "replay":
+            status = _replay(arguments)
         else:
             status = _rules(arguments.select, arguments.format)
         sys.stdout.flush()
@@ -85,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     explain = commands.add_parser("explain", help="tell all that is known about a rule")
     explain.add_argument("rules", nargs="+", metavar="RULE", help="a code (LT601) or a name (exploding-gradient)")
     add_check_arguments(commands)
+    add_replay_arguments(commands)
     return parser
 
 
@@ -92,6 +97,12 @@ def _check(arguments: argparse.Namespace) -> int:
     from lightning_tuning.cli.check import check  # noqa: PLC0415  # torch and Lightning; the other commands need neither
 
     return check(arguments)
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    from lightning_tuning.cli.replay import replay  # noqa: PLC0415  # see above
+
+    return replay(arguments)
 
 
 def _rules(prefixes: Sequence[str] | None, style: str) -> int:
@@ -135,8 +146,19 @@ def _card(rule: Rule) -> list[RenderableType]:
         ("silence", f'TuningSuite(ignore=["{rule.code}"])'),
     ):
         card.add_row(Text(label), Text(text))
+    causes: list[RenderableType] = [Text('evidence["cause"]', "bold"), _causes()] if rule.code in WITH_CAUSE else []
     heading = Text.assemble((f"{rule.code} {rule.name}", "bold"), ", ", (str(rule.severity), STYLES[rule.severity]))
-    return [heading, Text(), card]
+    return [heading, Text(), card, *causes]
+
+
+def _causes() -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("cause", no_wrap=True)
+    table.add_column("what happened", max_width=34)
+    table.add_column("what to change", max_width=WIDEST - 60)
+    for name, cause in CAUSES.items():
+        table.add_row(Text(name, "bold"), Text(cause.meaning), Text(cause.remedy))
+    return table
 
 
 def _row(rule: Rule) -> tuple[str, str, str, str, str]:

@@ -1,11 +1,11 @@
-"""The arguments of ``lightning-tuning check``."""
+"""The arguments of ``lightning-tuning check`` and ``replay``."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
 
-__all__ = ["add_check_arguments"]
+__all__ = ["add_check_arguments", "add_replay_arguments"]
 
 _EPILOG = """\
 exit status:
@@ -25,6 +25,23 @@ nor links between arguments that a script makes (`link_arguments`).
 `class_path` and `init_args` nest.
 """
 
+_REPLAY_EPILOG = """\
+exit status:
+  0  reproduced: the same cause in the same operation
+  1  it differs: the step is finite now, or another operation is to blame
+  2  nothing could be repeated: no such bundle, a damaged or foreign one, another
+     model, or a path, a class or an argument is missing
+
+examples:
+  lightning-tuning replay bundles/step-00000812-LT701-log-of-zero train:LitNet
+  lightning-tuning replay bundles/step-00000812-LT701-log-of-zero train:LitNet \\
+      --arg hidden=64
+  lightning-tuning replay bundles/step-00000812-LT701-log-of-zero --config config.yaml
+
+Arguments that the model gave to save_hyperparameters are in the bundle and need
+not be repeated. Nothing in a bundle is ever executed.
+"""
+
 
 def add_check_arguments(commands: Any) -> None:
     """Add the parser of the command to the subparsers ``commands``."""
@@ -36,21 +53,7 @@ def add_check_arguments(commands: Any) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    check.add_argument("model", nargs="?", metavar="module:Class", help="a LightningModule, or what makes one")
-    check.add_argument(
-        "--data", metavar="module:Class", help="a LightningDataModule, if the model has no loaders itself"
-    )
-    check.add_argument(
-        "--arg",
-        action="append",
-        default=[],
-        metavar="key=value",
-        help="an argument of the model; the value is YAML (0.1, true, [64, 64]), else text. May be repeated",
-    )
-    check.add_argument(
-        "--data-arg", action="append", default=[], metavar="key=value", help="likewise, of the data module"
-    )
-    check.add_argument("--config", metavar="FILE", help="a config of LightningCLI, instead of or beside the above")
+    _add_subject_arguments(check, "module:Class", "a LightningDataModule, if the model has no loaders itself")
     check.add_argument(
         "--batches", type=_positive, default=5, metavar="N", help="training batches (default: %(default)s)"
     )
@@ -69,6 +72,41 @@ def add_check_arguments(commands: Any) -> None:
         "--ignore", nargs="+", default=[], metavar="CODE", help="codes, prefixes, names or globs to drop"
     )
     check.add_argument("--json", action="store_true", help="print verdicts, findings and notes as JSON, nothing else")
+
+
+def add_replay_arguments(commands: Any) -> None:
+    """Add the parser of the command to the subparsers ``commands``."""
+    replay = commands.add_parser(
+        "replay",
+        help="repeat the step of a bundle that NanLossGuard wrote",
+        description="Put a LightningModule into the state of a bundle, repeat its bad step with every\n"
+        "operation watched, and print the verdict beside the recorded one.",
+        epilog=_REPLAY_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    replay.add_argument("bundle", metavar="BUNDLE", help="the folder; see NanLossGuard(bundle_dir=...)")
+    _add_subject_arguments(replay, "BUNDLE module:Class", "a LightningDataModule, if the model asks for its own")
+    replay.add_argument("--accelerator", default="cpu", help="as of Trainer (default: %(default)s)")
+    replay.add_argument("--partial", action="store_true", help="go on with a model that has some other parameters")
+    replay.add_argument("--json", action="store_true", help="print the verdict as JSON, nothing else")
+
+
+def _add_subject_arguments(command: argparse.ArgumentParser, usage: str, data: str) -> None:
+    """Arguments that name a model and its data."""
+    command.set_defaults(usage=usage)
+    command.add_argument("model", nargs="?", metavar="module:Class", help="a LightningModule, or what makes one")
+    command.add_argument("--data", metavar="module:Class", help=data)
+    command.add_argument(
+        "--arg",
+        action="append",
+        default=[],
+        metavar="key=value",
+        help="an argument of the model; the value is YAML (0.1, true, [64, 64]), else text. May be repeated",
+    )
+    command.add_argument(
+        "--data-arg", action="append", default=[], metavar="key=value", help="likewise, of the data module"
+    )
+    command.add_argument("--config", metavar="FILE", help="a config of LightningCLI, instead of or beside the above")
 
 
 def _positive(text: str) -> int:

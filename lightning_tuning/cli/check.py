@@ -9,15 +9,14 @@ import logging
 import sys
 import traceback
 import warnings
-from collections.abc import Mapping
-from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from lightning_tuning.checks import Preflight
-from lightning_tuning.cli._config import UsageError, build, key_values, load_config, locate
+from lightning_tuning.cli._config import UsageError
+from lightning_tuning.cli._subject import subject_of
 from lightning_tuning.findings import Journal, Severity, TuningWarning
 from lightning_tuning.suite import TuningSuite
 
@@ -25,14 +24,6 @@ __all__ = ["check"]
 
 _TAKEN = ("precision", "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm", "max_epochs")
 """Of a config's ``trainer``: what changes the numbers of a step, or how far a schedule reaches."""
-
-
-class Subject(NamedTuple):
-    """What is checked."""
-
-    model: pl.LightningModule
-    data: pl.LightningDataModule | None
-    trainer: dict[str, Any]
 
 
 def check(arguments: argparse.Namespace) -> int:
@@ -64,11 +55,11 @@ def check(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace) -> tuple[pl.Trainer, Preflight]:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # devices there are, products there are
     pl.seed_everything(arguments.seed, verbose=False)
-    subject = _subject(arguments)
+    subject = subject_of(arguments)
     if not is_overridden("train_dataloader", subject.data or subject.model):
         owner = type(subject.data or subject.model).__name__
         raise UsageError(f"{owner} has no `train_dataloader`; name a LightningDataModule: --data module:Class.")
-    settings = subject.trainer
+    settings = {name: subject.trainer[name] for name in _TAKEN if subject.trainer.get(name) is not None}
     if arguments.max_epochs is not None:
         settings["max_epochs"] = arguments.max_epochs
     # Where nobody knows how long the real run is, nobody can say what its schedule and its decay come to.
@@ -97,29 +88,3 @@ def _run(arguments: argparse.Namespace) -> tuple[pl.Trainer, Preflight]:
     if trainer.interrupted:
         raise KeyboardInterrupt
     return trainer, preflight
-
-
-def _subject(arguments: argparse.Namespace) -> Subject:
-    config = {} if arguments.config is None else load_config(arguments.config)
-    model = _made("model", arguments.model, config.get("model"), key_values(arguments.arg, "--arg"))
-    data = _made("data", arguments.data, config.get("data"), key_values(arguments.data_arg, "--data-arg"))
-    if model is None:
-        raise UsageError(
-            "name a LightningModule: lightning-tuning check module:Class, or --config FILE with a `model`."
-        )
-    for name, thing, kind in (("model", model, pl.LightningModule), ("data", data, pl.LightningDataModule)):
-        if thing is not None and not isinstance(thing, kind):
-            raise UsageError(f"the {name} must be a {kind.__name__}, got a {type(thing).__name__}.")
-    trainer = config.get("trainer") or {}
-    return Subject(model, data, {name: trainer[name] for name in _TAKEN if trainer.get(name) is not None})
-
-
-def _made(what: str, path: str | None, section: Any, arguments: Mapping[str, Any]) -> Any:
-    """The model or the data: from a path, a section of the config, or both (then the section has the arguments)."""
-    section = section if isinstance(section, Mapping) else {}
-    if path is None and "class_path" not in section:
-        if section or arguments:
-            raise UsageError(f"the class of the {what} is not named: no `class_path`, and no module:Class for it.")
-        return None
-    own = section.get("init_args") or {} if "class_path" in section else section
-    return build(locate(path or section["class_path"]), {**own, **arguments}, f"the {what}")
