@@ -33,10 +33,13 @@ if TYPE_CHECKING:
         TuningError,
         TuningWarning,
     )
-    from lightning_tuning.guards import NanLossGuard
+    from lightning_tuning.guards import LossSpikeGuard, NanLossGuard, ReplicaDriftGuard
     from lightning_tuning.measure import Meter, Progress
     from lightning_tuning.mixins import PlateauLRMixin
-    from lightning_tuning.monitors import GradientExplosionMonitor
+    from lightning_tuning.monitors import (
+        GradientExplosionMonitor,
+        StabilityProbe,
+    )
     from lightning_tuning.reporters import TerminalReporter
     from lightning_tuning.suite import TuningSuite
     from lightning_tuning.treatments import PlateauLR, WeightInitCallback
@@ -55,6 +58,7 @@ _HOME = {
     "InitCheck": "checks",
     "Journal": "findings",
     "LossHeadCheck": "checks",
+    "LossSpikeGuard": "guards",
     "Meter": "measure",
     "NanLossGuard": "guards",
     "OptimizerCheck": "checks",
@@ -62,10 +66,12 @@ _HOME = {
     "PlateauLRMixin": "mixins",
     "Preflight": "checks",
     "Progress": "measure",
+    "ReplicaDriftGuard": "guards",
     "Rule": "findings",
     "RunCheck": "checks",
     "ScheduleCheck": "checks",
     "Severity": "findings",
+    "StabilityProbe": "monitors",
     "TargetCheck": "checks",
     "TerminalReporter": "reporters",
     "TrainEvalModeCheck": "checks",
@@ -87,6 +93,7 @@ __all__ = [
     "InitCheck",
     "Journal",
     "LossHeadCheck",
+    "LossSpikeGuard",
     "Meter",
     "NanLossGuard",
     "OptimizerCheck",
@@ -94,10 +101,12 @@ __all__ = [
     "PlateauLRMixin",
     "Preflight",
     "Progress",
+    "ReplicaDriftGuard",
     "Rule",
     "RunCheck",
     "ScheduleCheck",
     "Severity",
+    "StabilityProbe",
     "TargetCheck",
     "TerminalReporter",
     "TrainEvalModeCheck",

@@ -24,9 +24,12 @@ from lightning_tuning.checks import (
     TrainEvalModeCheck,
 )
 from lightning_tuning.findings import Finding, Journal, OnFinding
-from lightning_tuning.guards import NanLossGuard
-from lightning_tuning.monitors import GradientExplosionMonitor
+from lightning_tuning.guards import NanLossGuard, ReplicaDriftGuard
+from lightning_tuning.monitors import (
+    GradientExplosionMonitor,
+)
 from lightning_tuning.runtime import Desk, TuningCallback
+from lightning_tuning.runtime.resting import leave_out_empty_hooks
 
 __all__ = ["TuningSuite"]
 
@@ -51,11 +54,14 @@ def recommended() -> list[TuningCallback]:
         RunCheck(),
         GradientExplosionMonitor(),
         NanLossGuard(),
+        ReplicaDriftGuard(),
     ]
 
 
 class TuningSuite(TuningCallback):
-    """All that a run should have by default, as one callback: every check and monitor, and a :class:`NanLossGuard`.
+    """All that a run should have by default, as one callback: every check and monitor, and two guards.
+
+    The guards are :class:`NanLossGuard` and :class:`ReplicaDriftGuard`.
 
     Why one: Lightning calls every hook of every callback, and fifty callbacks cost .4 ms a step doing nothing; the
     suite forwards only the hooks that its members override. A healthy run is not changed by a single bit. (Where the
@@ -121,7 +127,7 @@ class TuningSuite(TuningCallback):
         self._journal.configure(**self._settings)
         for member in self.members:
             member.setup(trainer, pl_module, stage)
-        self._forward(self.members)
+        self._forward(self.members, trainer.callbacks)  # type: ignore[attr-defined]  # set by a connector of Lightning's
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Tear the members down; a later run without a suite has none of its settings."""
@@ -169,14 +175,16 @@ class TuningSuite(TuningCallback):
         own = [callback for callback in callbacks if not isinstance(callback, TuningSuite)]
         self.members = [m for m in self._recommended if not any(isinstance(callback, type(m)) for callback in own)]
 
-    def _forward(self, members: Iterable[TuningCallback]) -> None:
+    def _forward(self, members: Iterable[TuningCallback], callbacks: Sequence[Callback]) -> None:
         for hook in _FORWARDED:
             self.__dict__.pop(hook, None)
             overriding = [m for m in members if getattr(type(m), hook) is not getattr(Callback, hook)]
             if overriding:
                 # On the instance, since Lightning asks it: hooks that no member overrides stay Lightning's own empty
                 # ones.
-                self.__dict__[hook] = functools.partial(_call, [getattr(member, hook) for member in overriding])
+                hooks = [getattr(member, hook) for member in overriding]
+                self.__dict__[hook] = hooks[0] if len(hooks) == 1 else functools.partial(_call, hooks)
+        leave_out_empty_hooks(self, callbacks)
 
 
 def _call(hooks: list[Any], *args: Any, **kwargs: Any) -> None:

@@ -17,7 +17,7 @@ PYTHON = [code for language, code in BLOCKS if language == "python"]
 
 def test_every_block_is_of_a_known_kind() -> None:
     assert {language for language, _ in BLOCKS} == {"text", "sh", "python"}
-    assert len(PYTHON) == 3
+    assert len(PYTHON) == 4
 
 
 @pytest.mark.parametrize("code", PYTHON)

@@ -1,6 +1,9 @@
 """Tensor in, tensor out: the numerics of the library, usable without Lightning."""
 
+from lightning_tuning.functional.curvature import hessian_top_eigenvalue
 from lightning_tuning.functional.decay_groups import split_decay_groups
+from lightning_tuning.functional.eigenvalues import top_eigenvalue
+from lightning_tuning.functional.fingerprint import fingerprint
 from lightning_tuning.functional.initialization import (
     activation_gain,
     fan_in_and_fan_out,
@@ -13,10 +16,13 @@ from lightning_tuning.functional.norms import global_norm, tensor_norms
 __all__ = [
     "activation_gain",
     "fan_in_and_fan_out",
+    "fingerprint",
     "global_norm",
+    "hessian_top_eigenvalue",
     "initial_std",
     "initialize_",
     "set_forget_bias_",
     "split_decay_groups",
     "tensor_norms",
+    "top_eigenvalue",
 ]

@@ -1,5 +1,7 @@
 """Callbacks that step in when harm is near: skip, stop or raise."""
 
+from lightning_tuning.guards.loss_spike import LossSpikeGuard
 from lightning_tuning.guards.nan_loss import NanLossGuard
+from lightning_tuning.guards.replica_drift import ReplicaDriftGuard
 
-__all__ = ["NanLossGuard"]
+__all__ = ["LossSpikeGuard", "NanLossGuard", "ReplicaDriftGuard"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -16,7 +16,9 @@ from torch.optim import LBFGS, Optimizer
 __all__ = [
     "drop_gradients",
     "local_gradients",
+    "loss_without_backward",
     "mute_clipping",
+    "refuse_discord",
     "refuse_undroppable",
     "restore_minimums",
     "scaler_of",
@@ -38,6 +40,21 @@ def refuse_undroppable(trainer: Trainer, argument: str) -> None:
         reason = "of LBFGS, which has moved the weights before its last evaluation"
     if reason:
         raise MisconfigurationException(f"{argument} cannot drop an update {reason}; allowed is 'raise'.")
+
+
+def refuse_discord(trainer: Trainer, guard: Any) -> None:
+    """See that all guards of one kind do the same; which one came first would decide otherwise.
+
+    Raises:
+        MisconfigurationException: if not.
+    """
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector of Lightning's
+    for other in callbacks:
+        if type(other) is type(guard) and other.action != guard.action:
+            raise MisconfigurationException(
+                f"`action` must be one for all {type(guard).__name__}s of a Trainer, got {guard.action!r} and "
+                f"{other.action!r}. Keep one of them."
+            )
 
 
 def scaler_of(trainer: Trainer) -> GradScaler | None:
@@ -68,6 +85,12 @@ def local_gradients(optimizers: list[Optimizer]) -> list[Tensor]:
     groups = (group for optimizer in optimizers for group in optimizer.param_groups)
     gradients = [p.grad for group in groups for p in group["params"] if p.grad is not None]
     return [getattr(g, "to_local", lambda g=g: g)() for g in gradients]  # a DTensor, where torch has them
+
+
+def loss_without_backward(outputs: Any) -> list[Tensor]:
+    """The loss that a step returned and nobody took the gradient of: SWA's last epoch renews batch norm so."""
+    loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+    return [loss.detach().sum()] if isinstance(loss, Tensor) else []
 
 
 def drop_gradients(trainer: Trainer, optimizer: Optimizer, *, stepping: bool) -> None:

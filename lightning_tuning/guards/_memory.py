@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+from lightning.pytorch import LightningModule, Trainer
+
 from lightning_tuning.findings import Finding
+from lightning_tuning.guards._past import pace_of, weight_norm
+from lightning_tuning.rules.non_finite import Pace
 
 __all__ = ["Memory"]
 
@@ -27,6 +32,7 @@ class Memory:
         in_a_row: updates dropped since the last that was not.
         norms: gradient norms of the last healthy updates, oldest first.
         told: the last finding of each code.
+        weights: norm of the weights when they were last looked at, and ``updates`` then. Not kept in checkpoints.
         bad_window: a batch of the accumulation window under way was bad. Not kept in checkpoints, nor are gradients.
     """
 
@@ -37,6 +43,7 @@ class Memory:
     in_a_row: int = 0
     norms: deque[float] = dataclasses.field(default_factory=lambda: deque(maxlen=_NORMS))
     told: dict[str, Finding] = dataclasses.field(default_factory=dict)
+    weights: tuple[float, int] = (math.nan, 0)
     bad_window: bool = False
 
     def count(self, *, dropped: bool) -> None:
@@ -45,6 +52,15 @@ class Memory:
         self.updates += 1
         self.skipped += dropped
         self.in_a_row = self.in_a_row + 1 if dropped else 0
+
+    def look_at_weights(self, pl_module: LightningModule) -> None:
+        """Remember their norm; waits for the device."""
+        self.weights = weight_norm(pl_module), self.updates
+
+    def pace(self, trainer: Trainer, pl_module: LightningModule) -> Pace | None:
+        """How far the last updates moved the weights."""
+        before, then = self.weights
+        return pace_of(trainer, pl_module, tuple(self.norms), before=before, updates=self.updates - then)
 
     def notes(self) -> list[str]:
         """What was done, for the closing summary."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -15,32 +16,35 @@ __all__ = ["AloneMode", "exchange", "read_together", "several_ranks"]
 
 T = TypeVar("T")
 
+_IS_AVAILABLE = dist.is_available()
+
 
 def several_ranks() -> bool:
     """Whether other processes train along."""
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    return _IS_AVAILABLE and dist.is_initialized() and dist.get_world_size() > 1
 
 
-def read_together(numbers: list[Tensor]) -> tuple[list[float], bool]:
+def read_together(numbers: Sequence[Tensor | float]) -> tuple[list[float], bool]:
     """Read 0-d tensors back to the host: the one device sync of a step.
 
     Args:
-        numbers: the first one's device is where they are joined.
+        numbers: tensors, joined where the first of them lies, or floats, which are on the host already.
 
     Returns:
         The numbers of this rank, and whether one of them is not finite on any rank. Every rank must call it: with
         several ranks a flag is summed over them (one all-reduce of one number).
 
     Example:
-        >>> read_together([torch.tensor(1.5), torch.tensor(float("inf"))])
+        >>> read_together([torch.tensor(1.5), float("inf")])
         ([1.5, inf], True)
     """
-    device = numbers[0].device
-    if device.type == "cpu" and not several_ranks():
+    together = several_ranks()
+    if not (together or any(isinstance(n, Tensor) and not n.is_cpu for n in numbers)):
         own = [float(n) for n in numbers]
         return own, not math.isfinite(sum(own))
-    joined = torch.stack([n.to(device, torch.float32) for n in numbers])
-    if several_ranks():
+    device = next((n.device for n in numbers if isinstance(n, Tensor)), None)
+    joined = torch.stack([torch.as_tensor(n, dtype=torch.float32, device=device) for n in numbers])
+    if together:
         flag = joined.isfinite().logical_not().any().float().reshape(1)
         dist.all_reduce(flag)
         joined = torch.cat([joined, flag])

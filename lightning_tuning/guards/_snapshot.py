@@ -93,11 +93,18 @@ class BufferSnapshot:
     def _hold(self, ids: list[list[int]]) -> None:
         self._ids = ids
         self._held = [dict(home) for home in self._homes]
-        buffers = {id(b): b for held in self._held for b in held.values() if b is not None and not is_lazy(b)}
+        buffers = {id(b): b for held in self._held for b in held.values() if b is not None and _is_writable(b)}
         alike: dict[tuple[Any, ...], list[Tensor]] = {}
         for buffer in buffers.values():
             alike.setdefault((type(buffer), buffer.device, buffer.dtype, buffer.layout), []).append(buffer)
         self._copies = [(originals, [b.detach().clone() for b in originals]) for originals in alike.values()]
+
+
+def _is_writable(buffer: Tensor) -> bool:
+    """Others cannot change: a lazy one has no values yet, of an expanded one several elements are one in memory."""
+    if is_lazy(buffer) or buffer.layout is not torch.strided:
+        return not is_lazy(buffer)
+    return all(stride or size < 2 for size, stride in zip(buffer.shape, buffer.stride(), strict=True))
 
 
 class _Entry(NamedTuple):

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import dataclasses
+import os
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor
-from torch.optim import Optimizer
 
 from lightning_tuning.findings import Finding
-from lightning_tuning.functional import global_norm, tensor_norms
-from lightning_tuning.guards import _actions
-from lightning_tuning.guards._diagnosis import Scene, diagnose, facts_of, non_finite_anywhere
-from lightning_tuning.guards._memory import Memory
-from lightning_tuning.guards._ranks import exchange, read_together
-from lightning_tuning.guards._snapshot import BatchSnapshot
-from lightning_tuning.rules.non_finite import broken_weights, judge_bad_step
-from lightning_tuning.runtime import Desk, TuningCallback
-from lightning_tuning.trace import RngState
+from lightning_tuning.guards._bundle_writer import BundleWriter
+from lightning_tuning.guards._checkpoints import CheckpointGate
+from lightning_tuning.guards._incident import Response
+from lightning_tuning.guards._quarantine import Quarantine, check_quarantine_argument
+from lightning_tuning.guards._replicas import find_drift
+from lightning_tuning.guards._rollback import Rollback, check_rollback_arguments
+from lightning_tuning.guards._rollback_guard import RollbackGuard
+from lightning_tuning.guards._scale import ScaleWatch
+from lightning_tuning.rules.non_finite import broken_weights
 
 __all__ = ["NanLossGuard"]
 
-Action = Literal["raise", "skip", "stop"]
-
-_REPLAYS = 3
-"""Bad batches of a fit that are replayed: a replay costs many times a step, a fourth would tell what three did."""
+Action = Literal["raise", "skip", "stop", "rollback"]
 
 
-class NanLossGuard(TuningCallback):
+class NanLossGuard(RollbackGuard):
     """Steps in before a batch whose loss or gradient is NaN or infinite reaches the weights, and says why it was.
 
     Why: one such update makes every weight NaN, and a run of days is lost. The finding (LT701 loss, LT702 gradient,
@@ -45,29 +41,70 @@ class NanLossGuard(TuningCallback):
       Schedulers and ``global_step`` go on, random numbers stay drawn, what was logged for the step itself stays NaN.
     - ``"stop"`` drops the batch likewise and ends the run in good order (validation, checkpoints), whatever
       ``min_epochs`` and ``min_steps`` ask.
+    - ``"rollback"`` drops the batch likewise, puts the run back to a sound state of some steps before, and cuts the
+      learning rate; broken weights are mended too. Put back, bit for bit: parameters, buffers, optimizer states, the
+      GradScaler's scale, averages of the weights (``WeightAveraging``, ``StochasticWeightAveraging``). What counts goes
+      on: ``global_step``, epochs, the data (the bad window is not seen again), random numbers, logged means, and the
+      schedules, whose every coming rate is multiplied by ``lr_factor`` (a ``OneCycleLR`` keeps its length and its
+      momentum; the ``min_lr`` of a plateau scheduler stays). What was undone, what it cost and whether the loss was
+      finite and back at its level over the next 50 batches is told at the end of the run.
 
     Weights that are broken themselves, found before the first step, at every epoch's end or in an incident, cannot be
     mended by skipping: ``"skip"`` raises then. A GradScaler's own skips (16-mixed) are counted in ``amp_skips`` and are
-    no findings. With several ranks all do the same in the same batch, and the finding names whose batch it was. Under
-    manual optimization the rest of a bad batch is dropped from its first bad loss on; optimizers that stepped before
-    stay stepped. Attributes that a module updates itself (a hidden state carried along) are not put back.
+    no findings, unless its scale falls below 1 or it leaves out more than one update in twenty (LT704). With several
+    ranks all do the same in the same batch, the finding names whose batch it was, and after each dropped update the
+    replicas are compared (LT905). Under manual optimization the rest of a bad batch is dropped from its first bad loss
+    on; optimizers that stepped before stay stepped. Attributes that a module updates itself (a hidden state carried
+    along) are not put back.
+
+    Checkpoints stay good: whoever saves one of broken weights, buffers or optimizer moments through the trainer, during
+    the run or after it, gets :class:`TuningError` (LT903) whatever ``action`` is, before anything is written or an
+    older file is removed; with ``"rollback"`` the run goes back first and what is sound then is saved. Where the run
+    ends already, by an exception or by ``"stop"``, ModelCheckpoint is passed over instead.
 
     Price: the host waits for the device once per batch, to read a gradient norm (shared with the other callbacks) and
-    the loss; a copy of all buffers; some 20 us for the random number generators while replays are left; with ``"skip"``
-    and ``"stop"`` a copy of the metric states; with several ranks one all-reduce of one number.
+    the loss; a copy of all buffers; some 20 us for the random number generators while replays are left; but for
+    ``"raise"`` a copy of the metric states; with several ranks one all-reduce of one number; for a checkpoint half to
+    three quarters of the time that it takes to write it; for ``"rollback"`` memory on the CPU for two copies of
+    parameters, buffers and optimizer states (24 bytes a parameter with Adam in float32), written as
+    ``snapshot_every_n_steps`` says.
 
     Args:
         action: see above.
         max_skips: batches in a row that ``"skip"`` may drop; the next raises. Default 10: eleven bad ones are no run.
         replay: whether to look for the operation by replaying the step. Not done with sharded parameters (FSDP,
             DeepSpeed), nor beyond the first collective of a step with several ranks.
+        bundle_dir: write each bad step into a folder of its own in here, with all that is needed to repeat it anywhere:
+            weights, buffers, optimizer state, batch, random numbers, precision, the finding, ``report.txt``; then
+            ``lightning-tuning replay FOLDER module:Class``. Written by the rank whose batch was bad, in safetensors and
+            plain files that hold no code; whole or not at all, and a full disk ends in a note. Price: nothing until
+            then, but for the random number generators at every batch; in an incident the time to write weights and
+            optimizer state, while the other ranks wait. Mind that it holds the batch's data. Default: none are written.
+        max_bundles: of one run at most; folders of earlier runs are never removed. Default 3: more tell the same.
+        quarantine: write the dataset indices of samples that were not finite themselves (cause ``bad-sample``, no
+            other) into a file, and leave them out of the next epochs, when resumed, and in every later run with that
+            file. A path, or ``True`` for ``quarantine.json`` in the logger's folder or ``default_root_dir``. Batches
+            stay as many and every other sample at its place; one that would be empty, lose its ``drop_last`` size or
+            fall below two samples is filled from others of the epoch. At most half of a dataset. Where an own
+            ``collate_fn`` or batch transfer hook stands between, the bad batch's items are read again, each alone. The
+            index of a sample must mean the same all along. Default: nothing is left out.
+        snapshot_every_n_steps: for ``"rollback"``: steps between two copies of the state; at most twice as many are
+            undone. Default 100: a copy takes a tenth to a half of a step on a CPU, so that is below half a percent.
+        lr_factor: for ``"rollback"``: every learning rate is multiplied by it. Default .5.
+        max_rollbacks: for ``"rollback"``: of one run; the next incident raises. Default 3: the rate is an eighth then.
 
     Raises:
-        ValueError: for an unknown ``action``, a ``max_skips`` below 1, or a ``replay`` that is no bool.
-        MisconfigurationException: for ``"skip"`` and ``"stop"`` in a fit with LBFGS or DeepSpeed; see the message.
-        TuningError: see ``action`` and ``max_skips``.
+        ValueError: for an unknown ``action``, a ``max_skips``, ``max_bundles``, ``max_rollbacks`` or
+            ``snapshot_every_n_steps`` below 1, an ``lr_factor`` that is not in (0, 1], a ``replay`` that is no bool, or
+            a ``bundle_dir`` or ``quarantine`` that is no path.
+        MisconfigurationException: for ``"skip"`` and ``"stop"`` in a fit with LBFGS or DeepSpeed; for ``"rollback"`` in
+            one with DeepSpeed, FSDP or ``ModelParallelStrategy``; for two of these guards with different actions; for
+            ``quarantine`` where no training loader draws by index, or the file is damaged or of other data; see the
+            message.
+        TuningError: see ``action``, ``max_skips`` and ``max_rollbacks``.
 
     Example:
+        >>> from lightning.pytorch import Trainer
         >>> guard = NanLossGuard(action="skip")
         >>> trainer = Trainer(callbacks=[guard], logger=False, accelerator="cpu")
         >>> guard.skipped
@@ -76,30 +113,80 @@ class NanLossGuard(TuningCallback):
     Source: Google tuning playbook, on instability; Lightning issues 4956, 5152, 5243 (skipping without hanging DDP).
     """
 
-    def __init__(self, action: Action = "raise", *, max_skips: int = 10, replay: bool = True) -> None:
+    def __init__(
+        self,
+        action: Action = "raise",
+        *,
+        max_skips: int = 10,
+        replay: bool = True,
+        bundle_dir: str | os.PathLike[str] | None = None,
+        max_bundles: int = 3,
+        quarantine: bool | str | Path = False,
+        snapshot_every_n_steps: int = 100,
+        lr_factor: float = 0.5,
+        max_rollbacks: int = 3,
+    ) -> None:
         if action not in get_args(Action):
             raise ValueError(f"`action` must be one of {get_args(Action)}, got {action!r}.")
         if type(max_skips) is not int or max_skips < 1:
             raise ValueError(f"`max_skips` must be an integer of at least 1, got {max_skips!r}.")
         if type(replay) is not bool:
             raise ValueError(f"`replay` must be True or False, got {replay!r}.")
-        self.action: Action = action
-        self.max_skips = max_skips
-        self.replay = replay
-        self._begin()
+        if type(max_bundles) is not int or max_bundles < 1:
+            raise ValueError(f"`max_bundles` must be an integer of at least 1, got {max_bundles!r}.")
+        check_quarantine_argument(quarantine)
+        check_rollback_arguments(snapshot_every_n_steps, lr_factor, max_rollbacks)
+        self.snapshot_every_n_steps = snapshot_every_n_steps
+        self.lr_factor = lr_factor
+        self.max_rollbacks = max_rollbacks
+        self.quarantine = quarantine
+        self.bundle_dir = bundle_dir
+        self.max_bundles = max_bundles
+        super().__init__(action, max_skips=max_skips, replay=replay)
 
-    def _begin(self) -> None:
-        self._memory = Memory(_REPLAYS if self.replay else 0)
-        self._scene = Scene()
-        self._snapshot: BatchSnapshot | None = None
-        self._checked_at: int | None = None
-        self._minimums: tuple[int | None, int | None] | None = None
+    def _make_rollback(self) -> Rollback | None:
+        if self.action != "rollback":
+            return None
+        return Rollback(
+            every_n_steps=self.snapshot_every_n_steps, lr_factor=self.lr_factor, max_rollbacks=self.max_rollbacks
+        )
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """A new fit starts with no memory."""
-        super().setup(trainer, pl_module, stage)
-        if stage == "fit":
-            self._begin()
+    def _make_responses(self) -> list[Response]:
+        self._gate, self._scale = CheckpointGate(self._mend), ScaleWatch()
+        responses = [*super()._make_responses(), self._gate, self._scale]
+        if self.bundle_dir is not None:
+            responses.append(BundleWriter(self.bundle_dir, self.max_bundles))
+        if self.quarantine is not False:
+            responses.append(Quarantine(None if self.quarantine is True else self.quarantine, self._samples))
+        return responses
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Decide on a batch that only accumulated; undo a bad one, see that replicas stayed equal; count."""
+        before = self._memory.skipped
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        self._scale.follow(trainer, updates=self._memory.updates, skipped=self._memory.amp_skips)
+        if self._memory.skipped > before:
+            drift = find_drift(trainer, pl_module, f"after the update dropped at step {trainer.global_step}")
+            if drift is not None and trainer.is_global_zero:
+                self.report(trainer, drift)
+
+    def _mend(self, trainer: Trainer, pl_module: LightningModule, names: tuple[str, ...]) -> bool:
+        """Broken weights were found by a save that is under way: go back before it, if that is the way."""
+        if self._rollback is None:
+            return False
+        self._snapshot = None  # the batch is over, with nothing to undo
+        norms = tuple(self._memory.norms)
+        finding = broken_weights(names, when="when saved", norms=norms, step=trainer.global_step)
+        self._act(trainer, finding, mendable=False)
+        self._go_back(trainer, pl_module)
+        return True
+
+    def _act(self, trainer: Trainer, finding: Finding, *, mendable: bool) -> None:
+        if self.action == "stop" and not mendable:
+            self._gate.close(trainer)
+        super()._act(trainer, finding, mendable=mendable)
 
     @property
     def skipped(self) -> int:
@@ -110,141 +197,3 @@ class NanLossGuard(TuningCallback):
     def amp_skips(self) -> int:
         """Updates dropped by the GradScaler."""
         return self._memory.amp_skips
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse what cannot be dropped."""
-        if self.action != "raise":
-            _actions.refuse_undroppable(trainer, f"`action` {self.action!r}")
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at the weights."""
-        self._check_weights(trainer, pl_module, "before the first step" if not trainer.global_step else "when resumed")
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Modules may have been added or replaced."""
-        self._snapshot = None
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Keep what is needed to undo the batch, and to run it again."""
-        self._scene = Scene(batch, batch_idx, RngState.capture() if self._memory.replays_left else None)
-        if self._snapshot is None:
-            self._snapshot = BatchSnapshot(pl_module, metrics=self.action != "raise")
-        self._snapshot.take(trainer._results or {})
-
-    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        """Remember the loss, on its device."""
-        self._scene.losses.append(loss.detach() if loss.ndim == 0 else loss.detach().sum())
-
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Decide before the update."""
-        norms = Desk.of(trainer).meter.gradient_norms(optimizer)
-        self._scene.stepped = True
-        self._decide(trainer, pl_module, norms.total, [optimizer])
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Decide on a batch that only accumulated; undo a bad one; count."""
-        if not self._scene.stepped:
-            norm = global_norm(tensor_norms(_actions.local_gradients(trainer.optimizers))).to(pl_module.device)
-            self._decide(trainer, pl_module, norm, trainer.optimizers)
-        if self._scene.bad:
-            self._undo(trainer)
-        if self._scene.stepped or not pl_module.automatic_optimization:
-            self._memory.count(dropped=self._scene.bad or self._memory.bad_window)
-            self._memory.bad_window = False
-        self._scene = self._scene.end()
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at the weights, before they are saved."""
-        self._check_weights(trainer, pl_module, f"at the end of epoch {trainer.current_epoch}")
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at the weights if nobody has since the last step, and sum up."""
-        self._check_weights(trainer, pl_module, "at the end of the run")
-        self._close(trainer)
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Sum up, and let go of the batch."""
-        self._close(trainer)
-
-    def tuning_state(self) -> dict[str, Any]:
-        """Counters, recent norms and findings."""
-        return self._memory.state_dict()
-
-    def load_tuning_state(self, state: dict[str, Any]) -> None:
-        """Go on counting."""
-        self._memory.load_state_dict(state)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_scene": Scene(), "_snapshot": None}  # those are of this process
-
-    def _decide(self, trainer: Trainer, pl_module: LightningModule, norm: Tensor, optimizers: list[Optimizer]) -> None:
-        """Let the update pass or not; the same on every rank."""
-        if not self._scene.bad:
-            (own, *_), suspicious = read_together([norm, *self._scene.losses])
-            if suspicious:
-                self._examine(trainer, pl_module, optimizers)
-            elif self._scene.stepped and not self._memory.bad_window:
-                self._memory.norms.append(own)
-            self._scene.losses.clear()
-        if self._scene.bad or self._memory.bad_window:
-            for optimizer in optimizers:
-                _actions.drop_gradients(trainer, optimizer, stepping=self._scene.stepped)
-            self._scene.unmute = self._scene.unmute or _actions.mute_clipping(pl_module)
-
-    def _examine(self, trainer: Trainer, pl_module: LightningModule, optimizers: list[Optimizer]) -> None:
-        """Make sure that the batch is bad, find out why, and act."""
-        everybody = exchange(facts_of(pl_module, optimizers, self._scene))
-        if not any(facts.bad for facts in everybody):
-            return  # the norm of finite gradients overflowed
-        if _actions.scaler_of(trainer) is not None and not any(facts.bad_loss or facts.weights for facts in everybody):
-            self._memory.amp_skips += self._scene.stepped
-            return
-        buffers = {} if self._snapshot is None else self._snapshot.buffers()
-        step = diagnose(trainer, pl_module, self._scene, everybody, buffers=buffers, norms=self._memory.norms)
-        self._memory.replays_left = max(0, self._memory.replays_left - 1)
-        self._scene.bad = True
-        self._memory.bad_window |= pl_module.automatic_optimization and not self._scene.stepped
-        finding = judge_bad_step(step)
-        if step.origin is None and not step.blind:  # not replayed any more: taken for what the last one was
-            finding = self._memory.told.get(finding.code, finding)
-        self._memory.told[finding.code] = finding
-        self._act(trainer, finding, mendable=not step.weights)
-
-    def _act(self, trainer: Trainer, finding: Finding, *, mendable: bool) -> None:
-        """Raise, or say what is dropped; the same on every rank, and rank 0 speaks for all."""
-        in_a_row = self._memory.in_a_row if self._memory.in_a_row >= self.max_skips else 0
-        if why := _actions.why_it_raises(self.action, mendable=mendable, in_a_row=in_a_row):
-            self._undo(trainer)
-            self.fail(trainer, dataclasses.replace(finding, message=f"{finding.message}; {why}"))
-        desk = Desk.of(trainer)
-        if self.action == "stop" and self._minimums is None:
-            self._minimums = _actions.stop_run(trainer)
-            desk.journal.note(f"NanLossGuard stopped the run at step {trainer.global_step}: {finding.code}")
-        desk.meter.drop_batch()
-        if desk.journal.on_finding == "raise":
-            self._undo(trainer)
-        if trainer.is_global_zero:
-            self.report(trainer, finding)
-
-    def _undo(self, trainer: Trainer) -> None:
-        if self._snapshot is not None:
-            self._snapshot.restore(trainer._results or {})
-
-    def _check_weights(self, trainer: Trainer, pl_module: LightningModule, when: str) -> None:
-        """LT703, once per step and not while the run ends for it; a frozen parameter may be a mask of -inf."""
-        if self._checked_at == trainer.global_step or self._minimums is not None:
-            return
-        self._checked_at, self._snapshot = trainer.global_step, None  # the batch is over, with nothing to undo
-        if names := non_finite_anywhere(item for item in pl_module.named_parameters() if item[1].requires_grad):
-            finding = broken_weights(names, when=when, norms=tuple(self._memory.norms), step=trainer.global_step)
-            self._act(trainer, finding, mendable=False)
-
-    def _close(self, trainer: Trainer) -> None:
-        if self._minimums is not None:
-            _actions.restore_minimums(trainer, self._minimums)
-            self._minimums = None
-        if desk := Desk.find(trainer):  # none, if what ended the run came before its set-up
-            desk.journal.notes += self._memory.notes()
-        self._snapshot, self._scene = None, self._scene.end()

@@ -24,7 +24,8 @@ def callback_classes() -> dict[str, type[TuningCallback]]:
     for info in pkgutil.walk_packages(lightning_tuning.__path__, "lightning_tuning."):
         for name, value in vars(importlib.import_module(info.name)).items():
             is_callback = inspect.isclass(value) and issubclass(value, TuningCallback) and value is not TuningCallback
-            if is_callback and not name.startswith("_") and ".runtime." not in value.__module__:
+            is_private = is_callback and value.__module__.rpartition(".")[2].startswith("_")  # a base of public ones
+            if is_callback and not name.startswith("_") and not is_private and ".runtime." not in value.__module__:
                 found[name] = value
     return dict(sorted(found.items()))
 

@@ -6,7 +6,8 @@ import inspect
 
 import lightning_tuning
 from lightning_tuning.checks import Preflight
-from lightning_tuning.guards import NanLossGuard
+from lightning_tuning.guards import NanLossGuard, ReplicaDriftGuard
+from lightning_tuning.monitors import StabilityProbe
 from lightning_tuning.runtime import TuningCallback
 from lightning_tuning.suite import recommended
 from tests.contracts.discovery import CALLBACKS, OBSERVERS
@@ -18,8 +19,8 @@ def test_discovery_finds_the_public_ones() -> None:
     assert {"DropoutBNConflictWarning", "GradientExplosionMonitor"} <= set(OBSERVERS)
 
 
-def test_the_suite_holds_every_check_and_monitor_and_the_guard() -> None:
-    """All but Preflight, which costs hundreds of steps."""
+def test_the_suite_holds_every_check_and_monitor_and_the_guards() -> None:
+    """All but Preflight and StabilityProbe, which cost many steps each time they look."""
     kinds = [type(member) for member in recommended()]
     assert len(kinds) == len(set(kinds))
-    assert set(kinds) == {*OBSERVERS.values(), NanLossGuard} - {Preflight}
+    assert set(kinds) == {*OBSERVERS.values(), NanLossGuard, ReplicaDriftGuard} - {Preflight, StabilityProbe}

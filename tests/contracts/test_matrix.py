@@ -21,9 +21,11 @@ from torch import Tensor
 from lightning_tuning import (
     DropoutBNConflictWarning,
     Journal,
+    LossSpikeGuard,
     NanLossGuard,
     PlateauLR,
     Severity,
+    StabilityProbe,
     TuningSuite,
     WeightInitCallback,
 )
@@ -37,9 +39,13 @@ every_callback = pytest.mark.parametrize("name", CALLBACKS)
 WAYS: dict[str, Callable[[], pl.Callback]] = {
     **{name: functools.partial(make, name) for name in CALLBACKS},
     "DropoutBNConflictWarning that disables": lambda: DropoutBNConflictWarning("disable"),
+    "LossSpikeGuard that stops": lambda: LossSpikeGuard("stop"),
+    "LossSpikeGuard that warns": lambda: LossSpikeGuard("warn"),
     "NanLossGuard that skips": lambda: NanLossGuard("skip"),
     "NanLossGuard that stops": lambda: NanLossGuard("stop"),
+    "NanLossGuard that goes back": lambda: NanLossGuard("rollback", snapshot_every_n_steps=2),
     "PlateauLR by validation": lambda: PlateauLR("val_loss", interval="validation"),
+    "StabilityProbe at every step": lambda: StabilityProbe(1),
     "TuningSuite that raises": lambda: TuningSuite(on_finding="raise"),
     "WeightInitCallback that needs no batch": lambda: WeightInitCallback("he"),
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import inspect
+import unittest.mock
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -25,8 +26,10 @@ from torch.utils._pytree import tree_leaves
 from lightning_tuning import functional
 from lightning_tuning.checks import Preflight
 from lightning_tuning.measure import GradientNorms, Landing, Meter
+from lightning_tuning.measure.gradients import GradientReader
 from lightning_tuning.measure.sharding import sharded_norms
 from lightning_tuning.runtime import Desk
+from lightning_tuning.trace.stability import NotYetError
 from tests.contracts import discovery
 
 DRAWS = (torch.ops.aten.normal_.default, torch.ops.aten.uniform_.default)
@@ -102,7 +105,13 @@ def lstm_on(make: Callable[..., Tensor]) -> nn.LSTM:
 CASES: dict[str, Callable[[Callable[..., Tensor]], Any]] = {
     "activation_gain": lambda make: None,  # takes a function and no tensor, gives a float
     "fan_in_and_fan_out": lambda make: functional.fan_in_and_fan_out(make(4, 3, 5, 5)),
+    "fingerprint": lambda make: [
+        functional.fingerprint(make(3, 5, dtype=dtype)) for dtype in (torch.float32, torch.bfloat16, torch.complex64)
+    ],
     "global_norm": lambda make: functional.global_norm(make(7)),
+    "hessian_top_eigenvalue": lambda make: (
+        None
+    ),  # autograd can't run on a fake device; its own tests show it on the CPU
     "initial_std": lambda make: functional.initial_std("he", 3, 4),
     "initialize_": lambda make: [
         functional.initialize_(make(16, 8), scheme, distribution=distribution)
@@ -111,6 +120,7 @@ CASES: dict[str, Callable[[Callable[..., Tensor]], Any]] = {
     ],
     "set_forget_bias_": lambda make: functional.set_forget_bias_(lstm_on(make)),
     "split_decay_groups": lambda make: functional.split_decay_groups(lstm_on(make), 0.1),
+    "top_eigenvalue": lambda make: functional.top_eigenvalue(lambda x: [2 * x[0]], [make(4)], iterations=3)[:2],
     "tensor_norms": lambda make: functional.tensor_norms([make(3, 4), make(5), make(2, dtype=torch.float16)]),
 }
 
@@ -197,7 +207,7 @@ class Optimizer:
     """Stands for one: its parameters, and whether it is fused."""
 
     def __init__(self, module: nn.Module, *, fused: bool = False) -> None:
-        self.param_groups = [{"params": list(module.parameters())}]
+        self.param_groups = [{"params": list(module.parameters()), "lr": 0.1}]
         self._step_supports_amp_scaling = fused
 
 
@@ -245,7 +255,8 @@ def step(trainer: Any, callbacks: list[Any], make: Callable[..., Tensor]) -> Non
         if hook == "on_train_batch_end":
             trainer.global_step += 1
         for callback in callbacks:
-            getattr(callback, hook)(trainer, trainer.lightning_module, *given)
+            if callable(call := getattr(callback, hook)):  # as Lightning does
+                call(trainer, trainer.lightning_module, *given)
 
 
 @pytest.mark.parametrize("fused", [False, True], ids=["plain", "fused with a GradScaler"])
@@ -256,9 +267,8 @@ def test_the_meter_lands_once_per_batch(fused: bool, events: list[Event]) -> Non
         meter.subscribe(lambda reading: None)
         for batch in range(1, 4):
             with NoHostRead(landings=1) as mode:
-                meter.on_backward()
-                norms = meter.gradient_norms(trainer.optimizers[0])
-                assert meter.gradient_norms(trainer.optimizers[0]) is norms
+                norms = meter.gradient_norms(trainer.optimizers[0], "first")
+                assert meter.gradient_norms(trainer.optimizers[0], "second") is norms
                 trainer.global_step += 1
                 meter.on_batch_end(make(()))
             assert mode.landings == 0
@@ -273,6 +283,8 @@ def test_the_meter_lands_once_per_batch(fused: bool, events: list[Event]) -> Non
 @pytest.fixture(autouse=True)
 def _after_the_preflight(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Preflight, "_fly", lambda *_: True)  # its trials come before the first step: no steady one
+    too_early = unittest.mock.Mock(side_effect=NotYetError)  # nor is one that StabilityProbe measures
+    monkeypatch.setattr("lightning_tuning.monitors.stability_probe.stability_of", too_early)
 
 
 @pytest.mark.parametrize("name", discovery.OBSERVERS)
@@ -301,13 +313,13 @@ def forget_queries(events: list[Event]) -> None:
 
 
 def test_a_read_in_the_meter_is_caught(events: list[Event], monkeypatch: pytest.MonkeyPatch) -> None:
-    measure = Meter._measure
+    read = GradientReader.read
 
-    def reading(self: Meter, optimizer: Any) -> GradientNorms:
-        norms = measure(self, optimizer)
-        return dataclasses.replace(norms, total=torch.full_like(norms.total, norms.total.item()))
+    def reading(self: GradientReader, optimizer: Any) -> GradientNorms:
+        norms = read(self, optimizer)
+        return dataclasses.replace(norms, total=norms.each.sum().item())
 
-    monkeypatch.setattr(Meter, "_measure", reading)
+    monkeypatch.setattr(GradientReader, "read", reading)
     with pytest.raises(HostReadError, match="reads a scalar"):
         test_the_meter_lands_once_per_batch(False, events)
     with pytest.raises(HostReadError, match="reads a scalar"):
@@ -317,9 +329,9 @@ def test_a_read_in_the_meter_is_caught(events: list[Event], monkeypatch: pytest.
 def test_a_second_landing_is_caught(events: list[Event], monkeypatch: pytest.MonkeyPatch) -> None:
     send = Meter._send
 
-    def twice(self: Meter, reading: Any, norms: Any, loss: Any) -> None:
-        send(self, reading, norms, loss)
-        send(self, reading, norms, loss)
+    def twice(self: Meter, measured: Any, loss: Any) -> None:
+        send(self, measured, loss)
+        send(self, measured, loss)
 
     monkeypatch.setattr(Meter, "_send", twice)
     with pytest.raises(HostReadError, match="copies"):

@@ -178,7 +178,7 @@ def test_growing_gradients_are_shown() -> None:
             return loss * (1e39 if batch_idx == 6 else 100.0**batch_idx if batch_idx > 3 else 1.0)
 
     finding = raised(Growing(lr=1e-20))
-    assert finding.evidence["cause"] == "exploding-gradients"
+    assert finding.evidence["cause"] == "exploding-gradient"
     assert "gradients grew before" in finding.message
     assert "clip" in finding.remedy
 
