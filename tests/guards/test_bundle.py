@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +223,13 @@ def test_the_report_is_for_people() -> None:
     ):
         assert line in report
     assert all(len(line) == len(line.rstrip()) for line in report.splitlines())
+
+
+def test_a_script_is_named_as_the_command_line_can_import_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = FaultyMlp({1: "log"})
+    monkeypatch.setattr(type(model), "__module__", "__main__")
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", "/somewhere/train.py", raising=False)
+    assert bundle_of(model).run["module"] == "train:FaultyMlp"
 
 
 def test_hyperparameters_come_along_if_they_are_plain() -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import platform
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def run_facts(trainer: Trainer, pl_module: LightningModule, incident: Incident) 
     scaler = getattr(plugin, "scaler", None)
     device = pl_module.device
     return {
-        "module": f"{kind.__module__}:{kind.__qualname__}",
+        "module": _importable(kind),
         "batch_idx": incident.batch_idx,
         "step": trainer.global_step,
         "epoch": trainer.current_epoch,
@@ -172,3 +173,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value if isinstance(value, bool | int | float | str | None) else str(value)
+
+
+def _importable(kind: type) -> str:
+    """``"train:LitNet"``, as the command line takes it: a script that is being run can be imported by its file's name."""
+    file = getattr(sys.modules.get("__main__"), "__file__", None) if kind.__module__ == "__main__" else None
+    return f"{Path(file).stem if file else kind.__module__}:{kind.__qualname__}"
