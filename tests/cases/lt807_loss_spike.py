@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import lightning.pytorch as pl
 from torch import Tensor
 
+from lightning_tuning import LossSpikeGuard
 from tests.cases.case import Case, Run
 from tests.helpers import Mlp
 
@@ -42,11 +44,16 @@ def rate(module: Shaken, step: int) -> None:
         module.optimizers().param_groups[0]["lr"] = 40 * module.lr
 
 
+def watched() -> list[pl.Callback]:
+    """The guard is on request, not in the suite."""
+    return [LossSpikeGuard("warn")]
+
+
 CASES = [
     Case(
         code="LT807",
-        sick=Run(lambda: Shaken(wrong_labels)),
-        healthy=Run(lambda: Shaken(nothing)),
+        sick=Run(lambda: Shaken(wrong_labels), callbacks=watched),
+        healthy=Run(lambda: Shaken(nothing), callbacks=watched),
         where="",
         severity="info",
         also={"LT601": "the gradients of wrong labels are far larger than usual"},
@@ -54,8 +61,8 @@ CASES = [
     Case(
         code="LT807",
         name="rate",
-        sick=Run(lambda: Shaken(rate)),
-        healthy=Run(lambda: Shaken(nothing)),
+        sick=Run(lambda: Shaken(rate), callbacks=watched),
+        healthy=Run(lambda: Shaken(nothing), callbacks=watched),
         where="",
         severity="warning",
         also={"LT601": "such a rate makes the gradients explode"},
