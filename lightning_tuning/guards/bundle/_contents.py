@@ -176,6 +176,6 @@ def _plain(value: Any) -> Any:
 
 
 def _importable(kind: type) -> str:
-    """``"train:LitNet"``, as the command line takes it: a script that is being run can be imported by its file's name."""
+    """``"train:LitNet"``, as the command line takes it: a script being run can be imported by its file's name."""
     file = getattr(sys.modules.get("__main__"), "__file__", None) if kind.__module__ == "__main__" else None
     return f"{Path(file).stem if file else kind.__module__}:{kind.__qualname__}"
