@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 from lightning.pytorch import Trainer
@@ -124,6 +124,26 @@ class Meter:
         if self._landing:
             self._landing.collect()
 
+    @property
+    def log_step(self) -> int | None:
+        """The loggers' step if this step is one to log, as Lightning counts them; ``None`` if it is not."""
+        if not self._trainer.loggers:
+            return None
+        step: int = self._trainer.fit_loop.epoch_loop._batches_that_stepped
+        every: int = self._trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector of Lightning's
+        return step if every and (step + 1) % every == 0 else None
+
+    def log(self, numbers: Mapping[str, float], step: int | None = None) -> None:
+        """Give numbers that have landed to the trainer's loggers, if it has any.
+
+        Args:
+            numbers: by name, ``"tuning/grad_norm"``.
+            step: the loggers' step at which they were measured, see :attr:`log_step`; default: the present one.
+        """
+        for logger in self._trainer.loggers:
+            now = self._trainer.fit_loop.epoch_loop._batches_that_stepped
+            logger.log_metrics(dict(numbers), step=now if step is None else step)
+
     def flush(self) -> None:
         """Land everything now. A device sync: for checkpoints and the end of the run."""
         self._landing.collect(wait=True)
@@ -146,7 +166,7 @@ class Meter:
 
     def _send(self, one: _Measured, loss: Tensor | None) -> None:
         trainer, norms = self._trainer, one.norms
-        log_step = None if norms is None else self._log_step()
+        log_step = None if norms is None else self.log_step
         tensors = [] if loss is None else [loss.detach()]
         if norms is not None and norms.landed is None:
             tensors += [norms.each, norms.total]  # type: ignore[list-item]  # what has not landed is on the device
@@ -167,19 +187,10 @@ class Meter:
 
         self._landing.send(tensors, receive)
 
-    def _log_step(self) -> int | None:
-        """The logger's step if this step is one to log, as Lightning counts them."""
-        if not self._trainer.loggers:
-            return None
-        step: int = self._trainer.fit_loop.epoch_loop._batches_that_stepped
-        every: int = self._trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector of Lightning's
-        return step if every and (step + 1) % every == 0 else None
-
     def _log(self, reading: Reading, step: int) -> None:
         several = len(self._trainer.optimizers) > 1
         name = f"tuning/grad_norm/optimizer_{reading.optimizer}" if several else "tuning/grad_norm"
-        for logger in self._trainer.loggers:
-            logger.log_metrics({name: float(reading.grad_norm or 0.0)}, step=step)
+        self.log({name: float(reading.grad_norm or 0.0)}, step)
 
 
 def _raw(optimizer: Any) -> Optimizer:

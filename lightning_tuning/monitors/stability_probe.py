@@ -142,8 +142,7 @@ class StabilityProbe(TuningCallback):
             _note(trainer, f"StabilityProbe knows no stable learning rate: {measured.no_bound}.")
         else:
             numbers["tuning/sharpness_bound"] = measured.bound
-        for logger in trainer.loggers:
-            logger.log_metrics(numbers, step=trainer.fit_loop.epoch_loop._batches_that_stepped)
+        Desk.of(trainer).meter.log(numbers)
         if (finding := self._judge.judge(trainer.global_step, measured)) is not None:
             self.report(trainer, finding)
 
