@@ -97,9 +97,12 @@ class RateMonitor(TuningCallback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the validation's metrics."""
         desk = Desk.find(trainer)
-        if desk is None or trainer.sanity_checking or trainer.state.fn != "fit" or self._told_plateau:
+        if desk is None or trainer.state.fn != "fit" or self._told_plateau:
             return
         with Sparing(desk.journal, self):
+            if trainer.sanity_checking:
+                self._plateau.begin(known_metrics(trainer))
+                return
             self._look_at_plateau(trainer, pl_module, desk)
 
     def tuning_state(self) -> dict[str, Any]:

@@ -69,6 +69,13 @@ class PlateauJudge:
         self._metrics: dict[str, _Course] = {}
         self._rates: list[float] = []
 
+    def begin(self, values: Mapping[str, tuple[str, float]]) -> None:
+        """Take the metrics of the net as it was before its first step, where they were measured."""
+        for name, (mode, value) in values.items():
+            if name not in self._metrics and math.isfinite(value):
+                course = self._metrics[name] = _Course(mode)
+                course.first = course.best = value
+
     def add(self, values: Mapping[str, tuple[str, float]], rates: Sequence[float]) -> bool:
         """Take the readings of one validation.
 

@@ -41,6 +41,7 @@ _WARM_IN = 50
 _CERTAIN = 3.0
 _WORTH_SAYING = 0.1
 _LOST = 0.5
+_BEYOND_DOUBT = 0.45
 
 
 class FineTuningJudge:
@@ -48,10 +49,10 @@ class FineTuningJudge:
 
     A net knew something if its first loss is below half of what a fresh one has (``baseline``, ln K for a
     classification), or if the user says so. The loss to compare with is then the first one; or, where a new head may
-    have to learn first, the lowest mean of ten within the first 50. Five means of ten in a row, beginning within the
-    first 200 losses (after a head's 50), that lie above 1.5 times it, by three standard errors, and by a tenth of what
-    the net knew, are LT509, if the loss has not come down by half of its rise meanwhile, or half of what the net knew
-    was lost.
+    have to learn first, the lowest mean of ten within the first 50. A mean of ten is bad if it lies above 1.5 times it,
+    by three standard errors or nearly half of what the net knew, and by a tenth of that. Five bad ones in a row,
+    beginning within the first 200 losses (after a head's 50), are LT509, if the loss has not come down by half of its
+    rise meanwhile, or half of what the net knew was lost.
 
     Args:
         baseline: loss of a net that knows nothing; ``None`` where nobody can say.
@@ -118,6 +119,8 @@ class FineTuningJudge:
         rise = mean - self._reference
         certain = _CERTAIN * math.hypot(error, spread if self._error is None else self._error)
         known = 0.0 if self.baseline is None else self.baseline - self._reference
+        if known > 0:  # a wild run is noisy: what it has lost is beyond doubt all the same
+            certain = min(certain, _BEYOND_DOUBT * known)
         is_bad = rise > max((_RISE - 1) * abs(self._reference), certain, _WORTH_SAYING * known)
         self._bad = [*self._bad, (mean, self._since)] if is_bad else []
         is_late = self._seen >= self._settle + _WITHIN

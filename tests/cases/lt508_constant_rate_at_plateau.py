@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from tests.cases.case import Case, Run
 from tests.helpers import TinyModule
 
-EPOCHS = 30
+EPOCHS = 15
 
 
 def noisy_lines(samples: int, seed: int) -> TensorDataset:
@@ -27,14 +27,14 @@ class Line(TinyModule):
     """Linear regression in small batches."""
 
     def __init__(self, *, decays: bool) -> None:
-        super().__init__(lr=0.02, batch_size=8, batches=16)
+        super().__init__(lr=0.01, batch_size=8, batches=64)
         self.decays = decays
 
     def build(self) -> nn.Module:
         return nn.Linear(8, 1)
 
     def configure_optimizers(self) -> Any:
-        optimizer = SGD(self.parameters(), lr=self.lr)
+        optimizer = SGD(self.parameters(), lr=self.lr, momentum=0.9)
         if not self.decays:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": CosineAnnealingLR(optimizer, EPOCHS)}

@@ -36,9 +36,13 @@ class Pretrained(Mlp):
 CASES = [
     Case(
         code="LT509",
-        sick=Run(lambda: Pretrained(3.0), trainer={"max_epochs": 4}),
+        sick=Run(lambda: Pretrained(1.0), trainer={"max_epochs": 4}),
         healthy=Run(lambda: Pretrained(0.01), trainer={"max_epochs": 4}),
         where="",
         severity="warning",
+        also={
+            "LT413": "the rate is far above what 16 samples bear",
+            "LT601": "and the gradients explode",
+        },
     ),
 ]
