@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning_tuning.findings import Finding, Rule, Severity, register
+from lightning_tuning.rules._level import mean_of
 
 __all__ = ["LT508", "PlateauJudge", "is_flat"]
 
@@ -48,18 +49,19 @@ def is_flat(rates: Sequence[Sequence[float]]) -> bool:
 class PlateauJudge:
     """Judges the validation metrics of a run, reading by reading, as plain floats.
 
-    The run is at a plateau if every metric has gained something since its first reading (a twentieth of it at least),
-    has gained no hundredth of that in the last ``patience`` readings, and is not getting worse: a net that over-fits
-    has another illness. A loss below a twentieth of its first value, or an accuracy of .98, has not much left to gain.
+    The run is at a plateau if every metric has gained something since its first reading (a twentieth of it at least);
+    has gained no hundredth of that in the last ``patience`` readings, neither by the best of them nor by their mean
+    (over that of as many before); and is not getting worse: a net that over-fits has another illness. A loss below a
+    twentieth of its first value, or an accuracy of .98, has not much left to gain.
 
     Args:
         patience: readings without gain.
 
     Example:
         >>> judge = PlateauJudge(patience=3)
-        >>> losses = [2.0, 1.2, 0.9, 0.81, 0.8, 0.81, 0.8, 0.805]
-        >>> [judge.add({"val_loss": ("min", loss)}, rates=[0.1]) for loss in losses]
-        [False, False, False, False, False, False, True, True]
+        >>> losses = [2.0, 1.2, 0.81, 0.8, 0.81, 0.8, 0.805, 0.8]
+        >>> [judge.add({"val_loss": ("min", loss)}, rates=[0.1]) for loss in losses].index(True)
+        7
         >>> judge.finding(step=800).message
         'val_loss has been flat for 3 validations (best 0.81, first 2), and the learning rate is 0.1 to the end'
     """
@@ -93,7 +95,7 @@ class PlateauJudge:
             course = self._metrics.setdefault(name, _Course(mode))
             course.add(value, self.patience)
             if is_changed:
-                course.last = course.last[-1:]
+                course.recent = course.recent[-1:]
         known = [self._metrics[name] for name in values]
         return bool(known) and all(course.is_flat(self.patience) for course in known)
 
@@ -117,43 +119,45 @@ class PlateauJudge:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain types, safe under ``torch.load(weights_only=True)``."""
-        metrics = {name: [c.mode, c.first, c.best, list(c.last)] for name, c in self._metrics.items()}
+        metrics = {name: [c.mode, c.first, c.best, list(c.recent), c.since] for name, c in self._metrics.items()}
         return {"rates": list(self._rates), "metrics": metrics}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where the checkpoint left off."""
         self._rates = list(state["rates"])
         self._metrics = {}
-        for name, (mode, first, best, last) in state["metrics"].items():
+        for name, (mode, first, best, recent, since) in state["metrics"].items():
             course = self._metrics[name] = _Course(mode)
-            course.first, course.best, course.last = first, best, list(last)
+            course.first, course.best, course.recent, course.since = first, best, list(recent), since
 
 
 class _Course:
-    """One metric: its first reading, its best one, and those since that one, ``patience`` at most."""
+    """One metric: its first reading, its best one, how many came since, and the last ones."""
 
     def __init__(self, mode: str) -> None:
         self.mode = mode
         self.first = self.best = math.nan
-        self.last: list[float] = []
+        self.recent: list[float] = []
+        self.since = 0
 
     def add(self, value: float, patience: int) -> None:
         if not math.isfinite(value):
-            self.last = []
+            self.recent, self.since = [], 0
             return
         if math.isnan(self.first):
             self.first = self.best = value
-            return
+        self.recent = [*self.recent[1 - 2 * patience :], value]
+        self.since += 1
         if self._sign * (self.best - value) > _EVEN * self._gained:
-            self.best, self.last = value, []
-        else:
-            self.last = [*self.last[-patience + 1 :], value]
+            self.best, self.since = value, 0
 
     def is_flat(self, patience: int) -> bool:
-        if len(self.last) < patience or not self._gained > _WORTHWHILE * abs(self.first):
+        if self.since < patience or len(self.recent) < 2 * patience or not self._gained > _WORTHWHILE * abs(self.first):
             return False
-        worse = self._sign * (sum(self.last) / len(self.last) - self.best)
-        return worse <= _WORSE * self._gained and not self._is_nearly_done
+        before, last = mean_of(self.recent[:patience]), mean_of(self.recent[patience:])
+        comes_down = self._sign * (before - last) > _EVEN * self._gained
+        is_worse = self._sign * (last - self.best) > _WORSE * self._gained
+        return not (comes_down or is_worse or self._is_nearly_done)
 
     @property
     def _sign(self) -> float:

@@ -42,9 +42,9 @@ class Shares:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.logged: list[tuple[int, float]] = []
 
-        def log(_: Any, numbers: dict[str, float], step: int | None = None) -> None:
-            if "tuning/penalty_share" in numbers and step is not None:
-                self.logged.append((step, numbers["tuning/penalty_share"]))
+        def log(_: Any, metrics: dict[str, float], step: int | None = None) -> None:
+            if "tuning/penalty_share" in metrics and step is not None:
+                self.logged.append((step, metrics["tuning/penalty_share"]))
 
         monkeypatch.setattr(CSVLogger, "log_metrics", log)
 
@@ -78,7 +78,7 @@ def test_a_penalty_that_dominates_is_a_warning_with_its_line() -> None:
     (finding,) = found(fitted(Penalized(0.1), PenaltyMonitor()))
     assert finding.severity is Severity.WARNING
     assert finding.source_line is not None
-    assert finding.source_line.startswith("lt411_penalty_dominates.py")
+    assert "lt411_penalty_dominates.py:" in finding.source_line
 
 
 @pytest.mark.parametrize(
@@ -140,18 +140,18 @@ def test_the_step_is_recorded_ten_times_at_most(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(Desk, "request_trace", lambda self, *args: requests.append(1) or asked(self, *args))
     monitor = PenaltyMonitor(readings=5)
     fitted(Penalized(0.01), monitor, max_epochs=30)
-    assert len(requests) == 1 + 5
+    assert 1 + 3 <= len(requests) <= 1 + 5
 
 
 def test_a_resumed_run_goes_on(tmp_path: Any) -> None:
     monitor = PenaltyMonitor()
-    trainer = fitted(Penalized(0.1), monitor, max_epochs=1)
+    trainer = fitted(Penalized(0.1), monitor, limit_train_batches=2, max_epochs=1)
     trainer.save_checkpoint(tmp_path / "a.ckpt")
     assert found(trainer) == []
     resumed = quiet_trainer(callbacks=[PenaltyMonitor()], max_epochs=8)
     resumed.fit(Penalized(0.1), ckpt_path=tmp_path / "a.ckpt")
     (finding,) = found(resumed)
-    assert finding.evidence["since"] < 8
+    assert finding.evidence["since"] < 2
 
 
 @pytest.mark.parametrize("value", [2, 0, 3.5, True, None])
