@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from lightning_tuning.mixins import PlateauLRMixin
     from lightning_tuning.monitors import (
         GradientExplosionMonitor,
+        PenaltyMonitor,
+        RateMonitor,
         StabilityProbe,
     )
     from lightning_tuning.reporters import TerminalReporter
@@ -62,10 +64,12 @@ _HOME = {
     "Meter": "measure",
     "NanLossGuard": "guards",
     "OptimizerCheck": "checks",
+    "PenaltyMonitor": "monitors",
     "PlateauLR": "treatments",
     "PlateauLRMixin": "mixins",
     "Preflight": "checks",
     "Progress": "measure",
+    "RateMonitor": "monitors",
     "ReplicaDriftGuard": "guards",
     "Rule": "findings",
     "RunCheck": "checks",
@@ -97,10 +101,12 @@ __all__ = [
     "Meter",
     "NanLossGuard",
     "OptimizerCheck",
+    "PenaltyMonitor",
     "PlateauLR",
     "PlateauLRMixin",
     "Preflight",
     "Progress",
+    "RateMonitor",
     "ReplicaDriftGuard",
     "Rule",
     "RunCheck",
