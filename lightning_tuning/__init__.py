@@ -37,8 +37,11 @@ if TYPE_CHECKING:
     from lightning_tuning.measure import Meter, Progress
     from lightning_tuning.mixins import PlateauLRMixin
     from lightning_tuning.monitors import (
+        ClippingMonitor,
         GradientExplosionMonitor,
+        GradientVanishingMonitor,
         StabilityProbe,
+        UpdateMonitor,
     )
     from lightning_tuning.reporters import TerminalReporter
     from lightning_tuning.suite import TuningSuite
@@ -49,11 +52,13 @@ __version__ = "0.1.0"
 _HOME = {
     "BatchNormCheck": "checks",
     "CATALOGUE": "findings",
+    "ClippingMonitor": "monitors",
     "DataCheck": "checks",
     "DropoutBNConflictWarning": "checks",
     "DropoutCheck": "checks",
     "Finding": "findings",
     "GradientExplosionMonitor": "monitors",
+    "GradientVanishingMonitor": "monitors",
     "GradientFlowCheck": "checks",
     "InitCheck": "checks",
     "Journal": "findings",
@@ -78,18 +83,21 @@ _HOME = {
     "TuningError": "findings",
     "TuningSuite": "suite",
     "TuningWarning": "findings",
+    "UpdateMonitor": "monitors",
     "WeightInitCallback": "treatments",
 }
 
 __all__ = [
     "CATALOGUE",
     "BatchNormCheck",
+    "ClippingMonitor",
     "DataCheck",
     "DropoutBNConflictWarning",
     "DropoutCheck",
     "Finding",
     "GradientExplosionMonitor",
     "GradientFlowCheck",
+    "GradientVanishingMonitor",
     "InitCheck",
     "Journal",
     "LossHeadCheck",
@@ -113,6 +121,7 @@ __all__ = [
     "TuningError",
     "TuningSuite",
     "TuningWarning",
+    "UpdateMonitor",
     "WeightInitCallback",
 ]
 

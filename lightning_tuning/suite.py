@@ -26,7 +26,10 @@ from lightning_tuning.checks import (
 from lightning_tuning.findings import Finding, Journal, OnFinding
 from lightning_tuning.guards import NanLossGuard, ReplicaDriftGuard
 from lightning_tuning.monitors import (
+    ClippingMonitor,
     GradientExplosionMonitor,
+    GradientVanishingMonitor,
+    UpdateMonitor,
 )
 from lightning_tuning.runtime import Desk, TuningCallback
 from lightning_tuning.runtime.resting import leave_out_empty_hooks
@@ -53,6 +56,9 @@ def recommended() -> list[TuningCallback]:
         ScheduleCheck(),
         RunCheck(),
         GradientExplosionMonitor(),
+        GradientVanishingMonitor(),
+        UpdateMonitor(),
+        ClippingMonitor(),
         NanLossGuard(),
         ReplicaDriftGuard(),
     ]

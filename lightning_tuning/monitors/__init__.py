@@ -1,9 +1,15 @@
 """Callbacks that watch every step and change nothing."""
 
+from lightning_tuning.monitors.clipping import ClippingMonitor
 from lightning_tuning.monitors.gradient_explosion import GradientExplosionMonitor
+from lightning_tuning.monitors.gradient_vanishing import GradientVanishingMonitor
 from lightning_tuning.monitors.stability_probe import StabilityProbe
+from lightning_tuning.monitors.update import UpdateMonitor
 
 __all__ = [
+    "ClippingMonitor",
     "GradientExplosionMonitor",
+    "GradientVanishingMonitor",
     "StabilityProbe",
+    "UpdateMonitor",
 ]
