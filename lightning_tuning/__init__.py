@@ -37,10 +37,13 @@ if TYPE_CHECKING:
     from lightning_tuning.measure import Meter, Progress
     from lightning_tuning.mixins import PlateauLRMixin
     from lightning_tuning.monitors import (
+        ClippingMonitor,
         GradientExplosionMonitor,
         PenaltyMonitor,
         RateMonitor,
+        GradientVanishingMonitor,
         StabilityProbe,
+        UpdateMonitor,
     )
     from lightning_tuning.reporters import TerminalReporter
     from lightning_tuning.suite import TuningSuite
@@ -51,11 +54,13 @@ __version__ = "0.1.0"
 _HOME = {
     "BatchNormCheck": "checks",
     "CATALOGUE": "findings",
+    "ClippingMonitor": "monitors",
     "DataCheck": "checks",
     "DropoutBNConflictWarning": "checks",
     "DropoutCheck": "checks",
     "Finding": "findings",
     "GradientExplosionMonitor": "monitors",
+    "GradientVanishingMonitor": "monitors",
     "GradientFlowCheck": "checks",
     "InitCheck": "checks",
     "Journal": "findings",
@@ -82,18 +87,21 @@ _HOME = {
     "TuningError": "findings",
     "TuningSuite": "suite",
     "TuningWarning": "findings",
+    "UpdateMonitor": "monitors",
     "WeightInitCallback": "treatments",
 }
 
 __all__ = [
     "CATALOGUE",
     "BatchNormCheck",
+    "ClippingMonitor",
     "DataCheck",
     "DropoutBNConflictWarning",
     "DropoutCheck",
     "Finding",
     "GradientExplosionMonitor",
     "GradientFlowCheck",
+    "GradientVanishingMonitor",
     "InitCheck",
     "Journal",
     "LossHeadCheck",
@@ -119,6 +127,7 @@ __all__ = [
     "TuningError",
     "TuningSuite",
     "TuningWarning",
+    "UpdateMonitor",
     "WeightInitCallback",
 ]
 

@@ -26,9 +26,12 @@ from lightning_tuning.checks import (
 from lightning_tuning.findings import Finding, Journal, OnFinding
 from lightning_tuning.guards import NanLossGuard, ReplicaDriftGuard
 from lightning_tuning.monitors import (
+    ClippingMonitor,
     GradientExplosionMonitor,
     PenaltyMonitor,
     RateMonitor,
+    GradientVanishingMonitor,
+    UpdateMonitor,
 )
 from lightning_tuning.runtime import Desk, TuningCallback
 from lightning_tuning.runtime.resting import leave_out_empty_hooks
@@ -57,6 +60,9 @@ def recommended() -> list[TuningCallback]:
         GradientExplosionMonitor(),
         RateMonitor(),
         PenaltyMonitor(),
+        GradientVanishingMonitor(),
+        UpdateMonitor(),
+        ClippingMonitor(),
         NanLossGuard(),
         ReplicaDriftGuard(),
     ]
