@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from lightning_tuning.measure import Meter, Progress
     from lightning_tuning.mixins import PlateauLRMixin
     from lightning_tuning.monitors import (
+        ActivationMonitor,
         GradientExplosionMonitor,
         StabilityProbe,
     )
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "ActivationMonitor": "monitors",
     "BatchNormCheck": "checks",
     "CATALOGUE": "findings",
     "DataCheck": "checks",
@@ -83,6 +85,7 @@ _HOME = {
 
 __all__ = [
     "CATALOGUE",
+    "ActivationMonitor",
     "BatchNormCheck",
     "DataCheck",
     "DropoutBNConflictWarning",

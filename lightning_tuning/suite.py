@@ -26,6 +26,7 @@ from lightning_tuning.checks import (
 from lightning_tuning.findings import Finding, Journal, OnFinding
 from lightning_tuning.guards import NanLossGuard, ReplicaDriftGuard
 from lightning_tuning.monitors import (
+    ActivationMonitor,
     GradientExplosionMonitor,
 )
 from lightning_tuning.runtime import Desk, TuningCallback
@@ -53,6 +54,7 @@ def recommended() -> list[TuningCallback]:
         ScheduleCheck(),
         RunCheck(),
         GradientExplosionMonitor(),
+        ActivationMonitor(),
         NanLossGuard(),
         ReplicaDriftGuard(),
     ]
