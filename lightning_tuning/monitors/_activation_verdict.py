@@ -9,7 +9,7 @@ from lightning_tuning.findings import Finding
 from lightning_tuning.measure.unit_counts import NUMBERS
 from lightning_tuning.rules._activation_layers import ActivationLayer
 from lightning_tuning.rules.attention_collapse import attention_collapse
-from lightning_tuning.rules.dead_units import dead_units
+from lightning_tuning.rules.dead_units import LT608, dead_units
 from lightning_tuning.rules.saturated_units import saturated_units
 
 __all__ = ["Verdict"]
@@ -36,11 +36,16 @@ class Verdict:
     log_step: int | None
 
     def findings(self, dead: Sequence[float], looks: Sequence[float], numbers: Sequence[float]) -> Iterator[Finding]:
-        """What is wrong; each look counts as a report, for what it saw persisted from one to the next."""
+        """What is wrong; each look counts as a report, for what it saw persisted from one to the next.
+
+        Behind a layer that is dead as a whole every unit is constant, and half of them silent: that is no news.
+        """
+        is_cut = False
         for index, layer in enumerate(self.layers):
             sums = numbers[NUMBERS * index : NUMBERS * (index + 1)]
-            finding = self._judge(layer, dead[index], looks[index], sums)
+            finding = None if is_cut else self._judge(layer, dead[index], looks[index], sums)
             if finding is not None:
+                is_cut = finding.code == LT608.code and dead[index] >= layer.units
                 yield dataclasses.replace(finding, count=int(looks[index]), step=self.since)
 
     def numbers(self, dead: Sequence[float], looks: Sequence[float], numbers: Sequence[float]) -> dict[str, float]:

@@ -23,6 +23,7 @@ EXACT = frozenset({"leaky_relu", "gelu", "silu", "mish"})
 SQUASHES = frozenset({"tanh", "sigmoid"})
 ATTENTION = frozenset({"softmax", "scaled_dot_product_attention"})
 
+_WATCHED = RECTIFIERS | EXACT | SQUASHES | ATTENTION
 _FEWEST_UNITS = 4
 _FEWEST_KEYS = 4
 _SCALES = frozenset({"add", "sub", "rsub", "mul", "div"})
@@ -74,14 +75,22 @@ def activation_layers(graph: Graph) -> list[ActivationLayer]:
     if graph.blind:
         return []
     found: dict[tuple[str, ...], ActivationLayer] = {}
+    others: set[tuple[str, str, str | None]] = set()
     for op in graph.ops:
-        if not op.grad_enabled or not graph.reaches_loss(op):
+        if op.name not in _WATCHED or not op.grad_enabled or not graph.reaches_loss(op):
             continue
         layer = _attention(graph, op) if op.name in ATTENTION else _units(graph, op)
-        if layer is not None:
-            known = found.get(layer.key)
-            found[layer.key] = layer if known is None else dataclasses.replace(known, ops=known.ops + layer.ops)
-    return list(found.values())
+        if layer is None:
+            others.add(_stands(op))
+            continue
+        known = found.get(layer.key)
+        found[layer.key] = layer if known is None else dataclasses.replace(known, ops=known.ops + layer.ops)
+    return [layer for layer in found.values() if others.isdisjoint(_stands(graph.ops[op]) for op in layer.ops)]
+
+
+def _stands(op: Op) -> tuple[str, str, str | None]:
+    """Where: what shares its place with a gate (the first pass through a cell's loop) is not told from it later."""
+    return op.name, op.module, op.source_line
 
 
 def _units(graph: Graph, op: Op) -> ActivationLayer | None:
