@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from lightning_tuning.mixins import PlateauLRMixin
     from lightning_tuning.monitors import (
         ClippingMonitor,
+        ActivationMonitor,
         GradientExplosionMonitor,
         PenaltyMonitor,
         RateMonitor,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "ActivationMonitor": "monitors",
     "BatchNormCheck": "checks",
     "CATALOGUE": "findings",
     "ClippingMonitor": "monitors",
@@ -93,6 +95,7 @@ _HOME = {
 
 __all__ = [
     "CATALOGUE",
+    "ActivationMonitor",
     "BatchNormCheck",
     "ClippingMonitor",
     "DataCheck",

@@ -27,6 +27,7 @@ from lightning_tuning.findings import Finding, Journal, OnFinding
 from lightning_tuning.guards import NanLossGuard, ReplicaDriftGuard
 from lightning_tuning.monitors import (
     ClippingMonitor,
+    ActivationMonitor,
     GradientExplosionMonitor,
     PenaltyMonitor,
     RateMonitor,
@@ -63,6 +64,7 @@ def recommended() -> list[TuningCallback]:
         GradientVanishingMonitor(),
         UpdateMonitor(),
         ClippingMonitor(),
+        ActivationMonitor(),
         NanLossGuard(),
         ReplicaDriftGuard(),
     ]

@@ -1,6 +1,7 @@
 """Callbacks that watch every step and change nothing."""
 
 from lightning_tuning.monitors.clipping import ClippingMonitor
+from lightning_tuning.monitors.activation import ActivationMonitor
 from lightning_tuning.monitors.gradient_explosion import GradientExplosionMonitor
 from lightning_tuning.monitors.penalty import PenaltyMonitor
 from lightning_tuning.monitors.rate import RateMonitor
@@ -10,6 +11,7 @@ from lightning_tuning.monitors.update import UpdateMonitor
 
 __all__ = [
     "ClippingMonitor",
+    "ActivationMonitor",
     "GradientExplosionMonitor",
     "PenaltyMonitor",
     "RateMonitor",
