@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from lightning_tuning.monitors import (
         GradientExplosionMonitor,
         StabilityProbe,
+        StaleGradientMonitor,
     )
     from lightning_tuning.reporters import TerminalReporter
     from lightning_tuning.suite import TuningSuite
@@ -72,6 +73,7 @@ _HOME = {
     "ScheduleCheck": "checks",
     "Severity": "findings",
     "StabilityProbe": "monitors",
+    "StaleGradientMonitor": "monitors",
     "TargetCheck": "checks",
     "TerminalReporter": "reporters",
     "TrainEvalModeCheck": "checks",
@@ -107,6 +109,7 @@ __all__ = [
     "ScheduleCheck",
     "Severity",
     "StabilityProbe",
+    "StaleGradientMonitor",
     "TargetCheck",
     "TerminalReporter",
     "TrainEvalModeCheck",

@@ -27,6 +27,7 @@ from lightning_tuning.findings import Finding, Journal, OnFinding
 from lightning_tuning.guards import NanLossGuard, ReplicaDriftGuard
 from lightning_tuning.monitors import (
     GradientExplosionMonitor,
+    StaleGradientMonitor,
 )
 from lightning_tuning.runtime import Desk, TuningCallback
 from lightning_tuning.runtime.resting import leave_out_empty_hooks
@@ -53,6 +54,7 @@ def recommended() -> list[TuningCallback]:
         ScheduleCheck(),
         RunCheck(),
         GradientExplosionMonitor(),
+        StaleGradientMonitor(),
         NanLossGuard(),
         ReplicaDriftGuard(),
     ]

@@ -2,8 +2,10 @@
 
 from lightning_tuning.monitors.gradient_explosion import GradientExplosionMonitor
 from lightning_tuning.monitors.stability_probe import StabilityProbe
+from lightning_tuning.monitors.stale_gradient import StaleGradientMonitor
 
 __all__ = [
     "GradientExplosionMonitor",
     "StabilityProbe",
+    "StaleGradientMonitor",
 ]
