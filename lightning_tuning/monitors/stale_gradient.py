@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.utils.hooks import RemovableHandle
 
 from lightning_tuning.findings import Finding
@@ -94,7 +93,7 @@ class StaleGradientMonitor(TuningCallback):
         raw = [getattr(optimizer, "optimizer", optimizer) for optimizer in trainer.optimizers]
         if not raw or not has_own_zero_grad(trainer, pl_module):
             return True
-        if any(isinstance(parameter, DTensor) for parameter in pl_module.parameters()):
+        if any(hasattr(parameter, "to_local") for parameter in pl_module.parameters()):
             _note(trainer, "the parameters are sharded")
             return True
         for number, optimizer in enumerate(raw):
