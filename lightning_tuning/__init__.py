@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         GradientVanishingMonitor,
         StabilityProbe,
         UpdateMonitor,
+        StaleGradientMonitor,
     )
     from lightning_tuning.reporters import TerminalReporter
     from lightning_tuning.suite import TuningSuite
@@ -83,6 +84,7 @@ _HOME = {
     "ScheduleCheck": "checks",
     "Severity": "findings",
     "StabilityProbe": "monitors",
+    "StaleGradientMonitor": "monitors",
     "TargetCheck": "checks",
     "TerminalReporter": "reporters",
     "TrainEvalModeCheck": "checks",
@@ -124,6 +126,7 @@ __all__ = [
     "ScheduleCheck",
     "Severity",
     "StabilityProbe",
+    "StaleGradientMonitor",
     "TargetCheck",
     "TerminalReporter",
     "TrainEvalModeCheck",

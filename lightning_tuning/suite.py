@@ -33,6 +33,7 @@ from lightning_tuning.monitors import (
     RateMonitor,
     GradientVanishingMonitor,
     UpdateMonitor,
+    StaleGradientMonitor,
 )
 from lightning_tuning.runtime import Desk, TuningCallback
 from lightning_tuning.runtime.resting import leave_out_empty_hooks
@@ -65,6 +66,7 @@ def recommended() -> list[TuningCallback]:
         UpdateMonitor(),
         ClippingMonitor(),
         ActivationMonitor(),
+        StaleGradientMonitor(),
         NanLossGuard(),
         ReplicaDriftGuard(),
     ]

@@ -8,6 +8,7 @@ from lightning_tuning.monitors.rate import RateMonitor
 from lightning_tuning.monitors.gradient_vanishing import GradientVanishingMonitor
 from lightning_tuning.monitors.stability_probe import StabilityProbe
 from lightning_tuning.monitors.update import UpdateMonitor
+from lightning_tuning.monitors.stale_gradient import StaleGradientMonitor
 
 __all__ = [
     "ClippingMonitor",
@@ -18,4 +19,5 @@ __all__ = [
     "GradientVanishingMonitor",
     "StabilityProbe",
     "UpdateMonitor",
+    "StaleGradientMonitor",
 ]
