@@ -37,15 +37,15 @@ if TYPE_CHECKING:
     from lightning_tuning.measure import Meter, Progress
     from lightning_tuning.mixins import PlateauLRMixin
     from lightning_tuning.monitors import (
-        ClippingMonitor,
         ActivationMonitor,
+        ClippingMonitor,
         GradientExplosionMonitor,
+        GradientVanishingMonitor,
         PenaltyMonitor,
         RateMonitor,
-        GradientVanishingMonitor,
         StabilityProbe,
-        UpdateMonitor,
         StaleGradientMonitor,
+        UpdateMonitor,
     )
     from lightning_tuning.reporters import TerminalReporter
     from lightning_tuning.suite import TuningSuite

@@ -26,14 +26,14 @@ from lightning_tuning.checks import (
 from lightning_tuning.findings import Finding, Journal, OnFinding
 from lightning_tuning.guards import NanLossGuard, ReplicaDriftGuard
 from lightning_tuning.monitors import (
-    ClippingMonitor,
     ActivationMonitor,
+    ClippingMonitor,
     GradientExplosionMonitor,
+    GradientVanishingMonitor,
     PenaltyMonitor,
     RateMonitor,
-    GradientVanishingMonitor,
-    UpdateMonitor,
     StaleGradientMonitor,
+    UpdateMonitor,
 )
 from lightning_tuning.runtime import Desk, TuningCallback
 from lightning_tuning.runtime.resting import leave_out_empty_hooks
