@@ -7,7 +7,7 @@ import math
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, GradientAccumulationScheduler, Timer
 
-from lightning_tuning.rules._schedule import Horizon
+from lightning_tuning.measure.horizon import Horizon
 
 __all__ = ["horizon_of", "is_trial"]
 
