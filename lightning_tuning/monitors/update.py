@@ -22,8 +22,8 @@ from lightning_tuning.runtime import Desk, Sparing, TuningCallback
 
 __all__ = ["UpdateMonitor"]
 
-_EXPLAIN_REST = frozenset({"LT602", "LT603"})
-"""No gradient, no update: what these have said need not be said of the updates."""
+_EXPLAIN_REST = frozenset({"LT602", "LT603", "LT606"})
+"""No gradient, or a clipped one, no update: what these have said need not be said of the updates."""
 _FEWEST = 16
 """Elements of a weight, below which a ratio of norms says nothing."""
 
@@ -118,6 +118,9 @@ class UpdateMonitor(TuningCallback):
         self._seen[key] = seen = self._seen.get(key, 0) + 1
         if self._copies and key in self._copies and self._copies[key].step != trainer.global_step:
             self._measure(trainer, key)  # its second step within a batch
+        if seen == 1:
+            for where, group in _groups(trainer, optimizer):
+                self._relative_lr(where, group)  # it may be the highest
         if seen % self.every_n_steps == 0 and key not in self._copies:
             with Sparing(Desk.of(trainer).journal, self):
                 self._copy(trainer, pl_module, optimizer)
@@ -140,14 +143,10 @@ class UpdateMonitor(TuningCallback):
         return {**self.__dict__, "_seen": {}, "_turns": {}, "_copies": {}}  # they are of this process
 
     def _copy(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        raw = getattr(optimizer, "optimizer", optimizer)
-        index = next((i for i, one in enumerate(trainer.optimizers) if getattr(one, "optimizer", one) is raw), 0)
-        title = type(raw).__name__ + (f" {index}" if len(trainer.optimizers) > 1 else "")
         name_of = {id(p): plain_name(name) for name, p in pl_module.named_parameters()}
         held: dict[str, Tensor] = {}
         facts: dict[str, tuple[str, float]] = {}
-        for number, group in enumerate(raw.param_groups):
-            where = f"{title} group {number}"
+        for where, group in _groups(trainer, optimizer):
             relative = self._relative_lr(where, group)
             for p in group["params"] if relative > 0 else ():
                 is_compared = p.grad is not None and p.ndim >= 2 and p.numel() >= _FEWEST and id(p) in name_of
@@ -196,22 +195,21 @@ class UpdateMonitor(TuningCallback):
     def _measure(self, trainer: Trainer, key: int) -> None:
         """Send the norms of the update and of the weights on their way; the copy is gone after this."""
         copy, desk = self._copies.pop(key), Desk.of(trainer)
-        index = next((i for i, one in enumerate(trainer.optimizers) if id(getattr(one, "optimizer", one)) == key), 0)
         sizes = tensor_norms(copy.before)
         for before, weight in zip(copy.before, copy.weights, strict=True):
             before.sub_(weight)
-        several = f"/optimizer_{index}" if len(trainer.optimizers) > 1 else ""
+        several = f"/optimizer_{_index_of(trainer, key)}" if len(trainer.optimizers) > 1 else ""
         log_step = desk.meter.log_step
 
         def receive(numbers: list[list[float]]) -> None:
             ratios = [
-                change / size if size > 0 else (math.inf if change > 0 else 0.0)
+                change / size if size > 0 else math.nan  # of zeros nothing can be said
                 for change, size in zip(*numbers, strict=True)
             ]
-            if self._is_scaled and not any(ratios):
+            if self._is_scaled and not any(numbers[0]):
                 return  # the scaler has left the step out
-            if log_step is not None:
-                self._log(desk, several, ratios, log_step)
+            if log_step is not None and (known := [ratio for ratio in ratios if math.isfinite(ratio)]):
+                self._log(desk, several, known, log_step)
             with Sparing(desk.journal, self):
                 self._judge(desk, copy, ratios)
 
@@ -232,3 +230,14 @@ class UpdateMonitor(TuningCallback):
         for finding in found if not (desk.progress.mute or is_explained) else found[:1]:
             if finding is not None:
                 desk.journal.report(finding, step=copy.step, epoch=copy.epoch)
+
+
+def _index_of(trainer: Trainer, key: int) -> int:
+    return next((i for i, one in enumerate(trainer.optimizers) if id(getattr(one, "optimizer", one)) == key), 0)
+
+
+def _groups(trainer: Trainer, optimizer: Optimizer) -> list[tuple[str, dict[str, Any]]]:
+    """The parameter groups of ``optimizer``, called as in every other finding."""
+    several = f" {_index_of(trainer, id(optimizer))}" if len(trainer.optimizers) > 1 else ""
+    title = f"{type(optimizer).__name__}{several}"
+    return [(f"{title} group {number}", group) for number, group in enumerate(optimizer.param_groups)]

@@ -16,7 +16,7 @@ class WeightUpdate:
     """One update of one weight.
 
     Attributes:
-        ratio: norm of the change over norm of the weight before; infinite of a weight of zeros that moved.
+        ratio: norm of the change over norm of the weight before; NaN of a weight of zeros.
         group: the optimizer's group that the weight is in, ``"AdamW group 0"``.
         relative_lr: the group's learning rate over its highest so far (or the one that its schedule starts from); 1
             where it is not known.

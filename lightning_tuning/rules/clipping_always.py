@@ -110,7 +110,7 @@ class ClippingJudge:
             remedy = f"clip the norm at {clip:.2g} (`gradient_clip_val`), the 90th percentile of what there was"
             if lr is not None and not adaptive:
                 evidence["equivalent_lr"] = lr * threshold / median
-                remedy += f", with `lr={lr * threshold / median:.2g}`, which has the effect of now"
+                remedy += f"; the updates of now are those of `lr={lr * threshold / median:.2g}` without clipping"
             remedy += "."
         finding = LT606.finding(
             f"{share:.0%} of the last updates were clipped, to a gradient norm of {threshold:.3g}"

@@ -54,6 +54,7 @@ class LargeUpdates:
     def __init__(self, threshold: float = 1e-1, settle: int = 100) -> None:
         self.threshold, self.settle = threshold, settle
         self._ratios = UpdateRatios()
+        self._where = ""
 
     def judge(self, step: int, updates: Mapping[str, WeightUpdate]) -> Finding | None:
         """Take the updates of one step, by the names of the weights."""
@@ -63,7 +64,7 @@ class LargeUpdates:
         large = {name: ratio for name, ratio in self._ratios.medians().items() if ratio > self.threshold}
         if not large:
             return None
-        where = max(large, key=large.__getitem__)
+        where = self._where = self._where if self._where in large else max(large, key=large.__getitem__)
         more = f", and {len(large) - 1} more weights likewise" if len(large) > 1 else ""
         finding = LT604.finding(
             f"an update changes it by {large[where]:.2g} > {self.threshold:g} of its norm{more}",
@@ -75,8 +76,9 @@ class LargeUpdates:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain types, safe under ``torch.load(weights_only=True)``."""
-        return self._ratios.state_dict()
+        return {"ratios": self._ratios.state_dict(), "where": self._where}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where the checkpoint left off."""
-        self._ratios.load_state_dict(state)
+        self._ratios.load_state_dict(state["ratios"])
+        self._where = state["where"]

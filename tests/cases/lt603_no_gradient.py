@@ -31,7 +31,7 @@ class Scaled(nn.Module):
 class Forgetful(TinyModule):
     def __init__(self, *, forgotten: bool) -> None:
         self._forgotten = forgotten  # the base builds at once
-        super().__init__(batches=210)
+        super().__init__(0.02, batches=210)
 
     def build(self) -> nn.Module:
         return nn.Sequential(Scaled(forgotten=self._forgotten), nn.ReLU(), nn.Linear(16, CLASSES))
@@ -41,7 +41,7 @@ class Pooled(TinyModule):
     """The body's pooler is there for others, as BERT's; or it is frozen."""
 
     def __init__(self, *, frozen: bool) -> None:
-        super().__init__(batches=210)
+        super().__init__(0.02, batches=210)
         self.net["pooler"].requires_grad_(not frozen)
 
     def build(self) -> nn.Module:

@@ -1,17 +1,31 @@
-"""LT604: an Adam whose steps are as large as the weights."""
+"""LT604: a weight decay that takes a tenth of the weights at each step, and all of it with momentum."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
-from tests.cases._optimized import Optimized
 from tests.cases.case import Case, Run
+from tests.helpers import Mlp
 
 
-def adam(lr: float) -> Run:
-    return Run(lambda: Optimized(lambda module: torch.optim.Adam(module.parameters(), lr=lr), batches=500))
+class Decaying(Mlp):
+    def __init__(self, decay: float) -> None:
+        super().__init__(batches=450)
+        self.decay = decay
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9, weight_decay=self.decay)
 
 
 CASES = [
-    Case(code="LT604", sick=adam(3.0), healthy=adam(3e-3), where="net.0.weight", severity="warning", also={}),
+    Case(
+        code="LT604",
+        sick=Run(lambda: Decaying(1.0)),
+        healthy=Run(lambda: Decaying(1e-4)),
+        where="net.0.weight",
+        severity="warning",
+        also={"LT406": "it decays the biases too", "LT602": "weights of nearly 0 let no gradient through"},
+    ),
 ]

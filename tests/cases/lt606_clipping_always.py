@@ -51,7 +51,7 @@ def case(name: str, sick: Run, healthy: Run) -> Case:
 
 CASES = [
     case("norm", lightnings(1e-4), lightnings(1.0)),
-    case("value", lightnings(1e-6, gradient_clip_algorithm="value"), lightnings(1.0, gradient_clip_algorithm="value")),
-    case("own hook", Run(lambda: Own(1e-6)), Run(lambda: Own(1.0))),
+    case("value", lightnings(1e-5, gradient_clip_algorithm="value"), lightnings(1.0, gradient_clip_algorithm="value")),
+    case("own hook", Run(lambda: Own(1e-5)), Run(lambda: Own(1.0))),
     case("early", Run(lambda: Early(1e-4)), Run(lambda: Early(1.0))),
 ]
