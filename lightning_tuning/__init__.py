@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from lightning_tuning.mixins import PlateauLRMixin
     from lightning_tuning.monitors import (
         GradientExplosionMonitor,
+        LearningCurveMonitor,
+        OverfittingMonitor,
         StabilityProbe,
     )
     from lightning_tuning.reporters import TerminalReporter
@@ -57,11 +59,13 @@ _HOME = {
     "GradientFlowCheck": "checks",
     "InitCheck": "checks",
     "Journal": "findings",
+    "LearningCurveMonitor": "monitors",
     "LossHeadCheck": "checks",
     "LossSpikeGuard": "guards",
     "Meter": "measure",
     "NanLossGuard": "guards",
     "OptimizerCheck": "checks",
+    "OverfittingMonitor": "monitors",
     "PlateauLR": "treatments",
     "PlateauLRMixin": "mixins",
     "Preflight": "checks",
@@ -92,11 +96,13 @@ __all__ = [
     "GradientFlowCheck",
     "InitCheck",
     "Journal",
+    "LearningCurveMonitor",
     "LossHeadCheck",
     "LossSpikeGuard",
     "Meter",
     "NanLossGuard",
     "OptimizerCheck",
+    "OverfittingMonitor",
     "PlateauLR",
     "PlateauLRMixin",
     "Preflight",

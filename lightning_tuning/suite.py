@@ -27,6 +27,8 @@ from lightning_tuning.findings import Finding, Journal, OnFinding
 from lightning_tuning.guards import NanLossGuard, ReplicaDriftGuard
 from lightning_tuning.monitors import (
     GradientExplosionMonitor,
+    LearningCurveMonitor,
+    OverfittingMonitor,
 )
 from lightning_tuning.runtime import Desk, TuningCallback
 from lightning_tuning.runtime.resting import leave_out_empty_hooks
@@ -53,6 +55,8 @@ def recommended() -> list[TuningCallback]:
         ScheduleCheck(),
         RunCheck(),
         GradientExplosionMonitor(),
+        LearningCurveMonitor(),
+        OverfittingMonitor(),
         NanLossGuard(),
         ReplicaDriftGuard(),
     ]

@@ -18,8 +18,8 @@ def target_makers(graph: Graph) -> frozenset[str]:
     """Names of the parameters that make the targets, where *all* targets are made by parameters; else none.
 
     If these are trained, or follow those that are (a target network, an exponential average), the loss of a later step
-    is that of another problem: a DQN's rises while the agent learns. A teacher that stays as it is is no such thing; nor
-    is a net that rebuilds its input and pulls at a codebook beside.
+    is that of another problem: a DQN's rises while the agent learns. A teacher that stays as it is is no such thing;
+    nor is a net that rebuilds its input and pulls at a codebook beside.
     """
     found: set[str] = set()
     for term in graph.answer(loss_terms):

@@ -20,12 +20,12 @@ LT801 = register(
         severity=Severity.WARNING,
         kind="outcome",
         why=(
-            "After 200 batches and an epoch the loss is within 2 % of what the best constant answer gives, and does not "
-            "fall: whatever the input, the net might as well not look at it. More of the same will not help."
+            "After 200 batches and an epoch the loss is within 2 % of what the best constant answer gives, and does "
+            "not fall: the net might as well not look at its input. More of the same will not help."
         ),
         remedy=(
-            "mend the suspects in their order; where none is named, `Preflight()` tries to fit one batch, which a sound "
-            "net, loss and learning rate can."
+            "mend the suspects in their order; where none is named, `Preflight()` tries to fit one batch, which a "
+            "sound net, loss and learning rate can."
         ),
         source=(
             "Karpathy 2019, A Recipe for Training Neural Networks, 'input-independent baseline'; Braiek & Khomh 2022, "
@@ -37,6 +37,7 @@ LT801 = register(
 ENOUGH = 200
 """Batches before which a slow start is no failure."""
 _WITHIN = 0.02
+_HAD_LEARNED = 0.9
 _CERTAIN = 3.0
 _STILL = 0.005
 """Of the loss: all that the means of a loss may move that nobody knows a baseline of."""
@@ -74,6 +75,8 @@ def not_learning(curve: LossCurve, form: LossForm, baseline: Baseline | None = N
         return None
     level = curve.level()
     if baseline is not None:
+        if min(point.mean for point in curve.points) < _HAD_LEARNED * baseline.loss:
+            return None  # and lost it again, which is LT802's or LT807's business
         if baseline.gain > min(_WITHIN * baseline.loss, max(_CERTAIN * baseline.error, 1e-9)):
             return None
         return _finding(curve, level.mean, baseline.loss, f"the best constant answer ({baseline.formula})")

@@ -21,8 +21,8 @@ LT803 = register(
         severity=Severity.WARNING,
         kind="outcome",
         why=(
-            "A loss that swings by a third of itself from one handful of batches to the next, and is no lower for it, is "
-            "thrown from one wall of its valley to the other: each step is longer than the valley is wide."
+            "A loss that swings by a third of itself from one handful of batches to the next, and is no lower for it, "
+            "is thrown from one wall of its valley to the other: each step is longer than the valley is wide."
         ),
         remedy=(
             "lower the learning rate (a third of it to begin with), or warm it up; then a larger batch, or clipping: "

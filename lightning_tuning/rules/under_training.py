@@ -51,7 +51,7 @@ def under_training(curve: LossCurve, *, lr: float, highest_lr: float) -> Finding
         'the last tenth of 1000 batches brought 28 % of the whole gain, at an undiminished learning rate'
         >>> under_training(curve, lr=0.01, highest_lr=0.1)
     """
-    if curve.batches < _ENOUGH or lr <= _ANNEALED * highest_lr or not curve.falls(_LATE, _CERTAIN):
+    if curve.batches < _ENOUGH or not lr > _ANNEALED * highest_lr or not curve.falls(_LATE, _CERTAIN):
         return None
     points = curve.points
     last = curve.last(_LAST)
