@@ -34,6 +34,8 @@ from lightning_tuning.monitors import (
     RateMonitor,
     StaleGradientMonitor,
     UpdateMonitor,
+    LearningCurveMonitor,
+    OverfittingMonitor,
 )
 from lightning_tuning.runtime import Desk, TuningCallback
 from lightning_tuning.runtime.resting import leave_out_empty_hooks
@@ -67,6 +69,8 @@ def recommended() -> list[TuningCallback]:
         ClippingMonitor(),
         ActivationMonitor(),
         StaleGradientMonitor(),
+        LearningCurveMonitor(),
+        OverfittingMonitor(),
         NanLossGuard(),
         ReplicaDriftGuard(),
     ]

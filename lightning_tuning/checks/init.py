@@ -10,12 +10,12 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from lightning_tuning.checks._first_loss import FirstLoss
 from lightning_tuning.checks._init_weights import History, named_weights
 from lightning_tuning.checks._signal_probe import SignalProbe
 from lightning_tuning.checks._spread_watch import SpreadWatch
 from lightning_tuning.findings import Finding
 from lightning_tuning.findings.gate import PERSISTENCE
+from lightning_tuning.rules._first_loss import FirstLoss
 from lightning_tuning.rules._trained import seem_trained
 from lightning_tuning.rules._weight_facts import MeasuredWeights, WeightFacts, weight_facts
 from lightning_tuning.rules.gradient_spread import comparable_weights

@@ -213,7 +213,8 @@ class Preflight(TuningCallback):
         failed = [verdict for verdict in self.verdicts if verdict.outcome == "failed"]
         journal = Desk.of(trainer).journal
         own = {verdict.code for verdict in failed}
-        self.suspects = suspects(f for f in journal.findings if f.code not in own) if failed else []
+        others = [finding for finding in journal.findings if finding.code not in own]
+        self.suspects = [suspect.finding for suspect in suspects(others)] if failed else []
         if trainer.is_global_zero and self.verdicts:
             for reporter in journal.reporters:
                 if isinstance(reporter, TellsVerdicts):

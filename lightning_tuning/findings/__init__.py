@@ -1,6 +1,7 @@
 """What is said: findings, severities, the declarations of rules, and the journal of a run. No torch, no Lightning."""
 
 from lightning_tuning.findings.catalogue import CATALOGUE, Catalogue, UnknownRuleError, register
+from lightning_tuning.findings.diagnosis import Diagnose, Diagnosis, Suspect, TellsDiagnosis
 from lightning_tuning.findings.errors import TuningError, TuningWarning
 from lightning_tuning.findings.finding import Evidence, Finding, Severity
 from lightning_tuning.findings.gate import PERSISTENCE, OutcomeGate, ProgressState
@@ -14,6 +15,8 @@ __all__ = [
     "CATALOGUE",
     "PERSISTENCE",
     "Catalogue",
+    "Diagnose",
+    "Diagnosis",
     "Evidence",
     "Finding",
     "Journal",
@@ -26,6 +29,8 @@ __all__ = [
     "Rule",
     "Selection",
     "Severity",
+    "Suspect",
+    "TellsDiagnosis",
     "TellsVerdicts",
     "TuningError",
     "TuningWarning",

@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal, NoReturn, get_args
 
+from lightning_tuning.findings.diagnosis import Diagnose, Diagnosis, TellsDiagnosis
 from lightning_tuning.findings.errors import TuningError, warn_of
 from lightning_tuning.findings.finding import Finding, Key, Severity
 from lightning_tuning.findings.gate import OutcomeGate, ProgressState
@@ -59,6 +60,8 @@ class Journal:
         self.reporters: list[Reporter] = []
         self.rank = rank
         self.raise_together = False
+        self.diagnose: Diagnose | None = None
+        self.diagnosis: Diagnosis | None = None
         self.configure(select=select, ignore=ignore, on_finding=on_finding)
 
     @classmethod
@@ -102,6 +105,7 @@ class Journal:
         self._gate = OutcomeGate()
         self.notes.clear()
         self._pending = None
+        self.diagnose = self.diagnosis = None
 
     def report(
         self, finding: Finding, *, step: int | None = None, epoch: int | None = None, once: bool = False
@@ -190,12 +194,18 @@ class Journal:
                 )
 
     def close(self) -> None:
-        """Tell the reporters that the run is over; only rank 0 speaks."""
+        """Tell the reporters that the run is over, and how it went wrong if it did; only rank 0 speaks.
+
+        ``diagnose``, if somebody has set it for this run, is asked for the ``diagnosis``.
+        """
         self._gate.is_over = True
         for finding in self._folded.values():
             self._announce(finding)
+        self.diagnosis = None if self.diagnose is None else self.diagnose(self.findings, self._gate.progress)
         if self.rank == 0:
             for reporter in self.reporters:
+                if self.diagnosis is not None and isinstance(reporter, TellsDiagnosis):
+                    reporter.diagnosis(self.diagnosis)
                 reporter.close(self.findings, self.notes)
 
     def state_dict(self) -> dict[str, Any]:

@@ -6,6 +6,8 @@ from lightning_tuning.monitors.gradient_explosion import GradientExplosionMonito
 from lightning_tuning.monitors.gradient_vanishing import GradientVanishingMonitor
 from lightning_tuning.monitors.penalty import PenaltyMonitor
 from lightning_tuning.monitors.rate import RateMonitor
+from lightning_tuning.monitors.learning_curve import LearningCurveMonitor
+from lightning_tuning.monitors.overfitting import OverfittingMonitor
 from lightning_tuning.monitors.stability_probe import StabilityProbe
 from lightning_tuning.monitors.stale_gradient import StaleGradientMonitor
 from lightning_tuning.monitors.update import UpdateMonitor
@@ -17,6 +19,8 @@ __all__ = [
     "GradientVanishingMonitor",
     "PenaltyMonitor",
     "RateMonitor",
+    "LearningCurveMonitor",
+    "OverfittingMonitor",
     "StabilityProbe",
     "StaleGradientMonitor",
     "UpdateMonitor",

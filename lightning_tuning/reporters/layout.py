@@ -13,13 +13,14 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from lightning_tuning.findings import Finding, Severity
+from lightning_tuning.findings import Diagnosis, Finding, Severity
 
 __all__ = ["announcement", "hung", "summary"]
 
 STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "bold yellow", Severity.INFO: "cyan"}
 WIDEST = 120  # columns: longer lines are hard to read, however wide the screen
 ROOMY = 100  # columns from which code and steps get columns of their own
+SUSPECTS_SHOWN = 5  # the sixth is not likely
 FOLDED_SHOWN = 3  # of the findings below the severity that is told
 
 
@@ -39,9 +40,16 @@ def announcement(finding: Finding, console: Console, *, explain: bool) -> Iterat
 
 
 def summary(
-    findings: Sequence[Finding], notes: Sequence[str], min_severity: Severity, console: Console
+    findings: Sequence[Finding],
+    notes: Sequence[str],
+    min_severity: Severity,
+    console: Console,
+    diagnosis: Diagnosis | None = None,
 ) -> Iterator[RenderableType]:
-    """The end of a run: a table of what reached ``min_severity``, a few words on the rest, and what was done."""
+    """The end of a run: a table of what reached ``min_severity``, a few words on the rest, and what was done.
+
+    Of one that went wrong also how, and what may explain it.
+    """
     findings = sorted(findings, key=lambda f: (-f.severity, f.code, f.step or 0, f.where))
     told = [finding for finding in findings if finding.severity >= min_severity]
     folded = findings[len(told) :]
@@ -57,8 +65,17 @@ def summary(
         yield from hung(Text(f"  and {_plural(len(more), f'more {kind}')}: {_explain(more)}", "dim"), console)
     elif folded and not told:
         yield from hung(Text(f"  more: {_explain(folded)}", "dim"), console)
-    if notes:
+    if diagnosis is not None:
         if folded:
+            yield Text()
+        outcome, *suspects = diagnosis.lines()
+        yield from hung(Text(outcome, "bold"), console)
+        for line in suspects[:SUSPECTS_SHOWN]:
+            yield from hung(Text(f"  {line}"), console)
+        if told or notes:
+            yield Text()
+    if notes:
+        if folded and diagnosis is None:
             yield Text()
         yield Text("what was done:")
         for note in notes:

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from lightning_tuning.findings import Finding, Severity, Verdict
+from lightning_tuning.findings import Diagnosis, Finding, Severity, Verdict
 from lightning_tuning.reporters.beside import print_beside_bars
 from lightning_tuning.reporters.layout import announcement, summary
 from lightning_tuning.reporters.preflight_table import preflight_table
@@ -58,6 +58,7 @@ class TerminalReporter:
         self.summary = summary
         self._console = console
         self._told: dict[tuple[str, str, str], Severity] = {}
+        self._diagnosis: Diagnosis | None = None
 
     def finding(self, finding: Finding) -> bool:
         """Tell ``finding``, unless it was told before at this severity; True if the person has been told."""
@@ -76,12 +77,17 @@ class TerminalReporter:
         console = self._console or Console()
         print_beside_bars(console, *preflight_table(verdicts, suspects, console))
 
+    def diagnosis(self, diagnosis: Diagnosis) -> None:
+        """Keep it for the summary, which says after the findings how the run went wrong, and what may explain it."""
+        self._diagnosis = diagnosis
+
     def close(self, findings: Sequence[Finding], notes: Sequence[str]) -> None:
         """Print the summary, if it is wanted; the next run of this reporter starts anew."""
         self._told.clear()
+        diagnosis, self._diagnosis = self._diagnosis, None
         if self.summary:
             console = self._console or Console()
-            print_beside_bars(console, *summary(findings, notes, self.min_severity, console))
+            print_beside_bars(console, *summary(findings, notes, self.min_severity, console, diagnosis))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_console": None}  # a Console holds locks and a file

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from lightning_tuning.trace.graph import Graph, Op
 
-__all__ = ["OutputLayer", "only_output_layer", "targets_of"]
+__all__ = ["OutputLayer", "lone_term", "only_output_layer", "target_name", "targets_of"]
 
 _SAME_NUMBERS = RESHAPES | {"detach", "data"}
 """What leaves mean, variance and counts of a tensor as they are."""
@@ -47,13 +47,10 @@ def only_output_layer(graph: Graph) -> OutputLayer | None:
     None for composite losses, several backward passes, sums, penalties, and predictions that are not a layer's own
     (similarities, residuals, squashed images): what such a loss starts with nobody knows. Ask by ``graph.answer``.
     """
-    terms = graph.answer(loss_terms)
-    if graph.blind or len(terms) != 1 or len(graph.losses) != 1:
+    lone = graph.answer(lone_term)
+    if lone is None or lone[0].is_weighted:
         return None
-    (term,) = terms
-    factor = _factor(graph, term)
-    if term.is_weighted or term.reduction != "mean" or factor is None:
-        return None
+    term, factor = lone
     layers = {op.index for op in graph.answer(weight_layers)}
     maker = graph.producer(term.prediction)
     while maker is not None and maker.index not in layers:
@@ -67,6 +64,16 @@ def only_output_layer(graph: Graph) -> OutputLayer | None:
     if term.kind in ("cross_entropy", "nll") and term.op.name in ("cross_entropy", "nll_loss") and len(compared) > 1:
         classes = compared[1] if compared[1] == classes else 0
     return OutputLayer(term, maker, classes, factor) if classes else None
+
+
+def lone_term(graph: Graph) -> tuple[LossTerm, float] | None:
+    """The comparison whose mean, times a factor, is the whole loss; ``None`` where it is made of more than that."""
+    terms = graph.answer(loss_terms)
+    if graph.blind or len(terms) != 1 or len(graph.losses) != 1:
+        return None
+    (term,) = terms
+    factor = _factor(graph, term)
+    return None if term.reduction != "mean" or factor is None else (term, factor)
 
 
 def _factor(graph: Graph, term: LossTerm) -> float | None:
@@ -90,11 +97,17 @@ def _factor(graph: Graph, term: LossTerm) -> float | None:
     return factor
 
 
-def targets_of(graph: Graph, term: LossTerm, batch: Mapping[str, Tensor]) -> Tensor | None:
-    """The batch tensor that ``term`` compares with, up to its shape and type; ``None`` if it was computed."""
+def target_name(graph: Graph, term: LossTerm) -> str | None:
+    """The key path of the batch tensor that ``term`` compares with, up to its shape and type; ``None`` if computed."""
     value = None if term.target is None else graph.values[term.target]
     while value is not None and value.kind != "batch":
         maker = graph.producer(value)
         passes = maker is not None and maker.name in _SAME_NUMBERS and bool(maker.inputs)
         value = graph.values[maker.inputs[0]] if maker is not None and passes else None
-    return None if value is None or value.name is None else batch.get(value.name)
+    return None if value is None else value.name
+
+
+def targets_of(graph: Graph, term: LossTerm, batch: Mapping[str, Tensor]) -> Tensor | None:
+    """The batch tensor of :func:`target_name`."""
+    name = target_name(graph, term)
+    return None if name is None else batch.get(name)

@@ -100,3 +100,31 @@ def test_a_resumed_progress_goes_on_as_if_unbroken(losses: list[float], cut: int
         resumed.update(loss)
     assert resumed.state_dict() == after(losses).state_dict()
     assert resumed.state == after(losses).state
+
+
+def leap(settles: float) -> list[float]:
+    """Two sane losses, an explosion, and the level where it ends."""
+    noise = random.Random(1)
+    return [2.3, 2.3, *(settles + 3000 * 0.8**step + noise.gauss(0, 0.1 * settles) for step in range(600))]
+
+
+def test_a_run_that_settles_above_its_very_first_losses_has_not_converged() -> None:
+    assert after(leap(50.0)).state == "diverging"
+    assert after(leap(3.45)).state == "flat"
+    assert after(leap(0.5)).state == "converged"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_heavy_tailed_losses_that_come_down_are_seen_to(seed: int) -> None:
+    tail = random.Random(seed)
+    losses = [(0.3 + 2 * 0.99**step) * tail.paretovariate(1.2) for step in range(1000)]
+    assert after(losses).state in ("learning", "converged")
+
+
+def test_a_loss_that_came_down_to_the_trivial_baseline_is_flat() -> None:
+    progress = after(noisy(lambda step: 2.3 + 3 * 0.95**step, 400, 0.05))
+    assert progress.state == "converged"
+    progress.trivial = 2.3
+    assert progress.state == "flat"
+    progress.reset()
+    assert progress.trivial is None
