@@ -26,7 +26,14 @@ from lightning_tuning.checks import (
 from lightning_tuning.findings import Finding, Journal, OnFinding
 from lightning_tuning.guards import NanLossGuard, ReplicaDriftGuard
 from lightning_tuning.monitors import (
+    ActivationMonitor,
+    ClippingMonitor,
     GradientExplosionMonitor,
+    GradientVanishingMonitor,
+    PenaltyMonitor,
+    RateMonitor,
+    StaleGradientMonitor,
+    UpdateMonitor,
 )
 from lightning_tuning.runtime import Desk, TuningCallback
 from lightning_tuning.runtime.resting import leave_out_empty_hooks
@@ -53,6 +60,13 @@ def recommended() -> list[TuningCallback]:
         ScheduleCheck(),
         RunCheck(),
         GradientExplosionMonitor(),
+        RateMonitor(),
+        PenaltyMonitor(),
+        GradientVanishingMonitor(),
+        UpdateMonitor(),
+        ClippingMonitor(),
+        ActivationMonitor(),
+        StaleGradientMonitor(),
         NanLossGuard(),
         ReplicaDriftGuard(),
     ]

@@ -146,7 +146,7 @@ def test_a_config_of_lightning_cli(bundle: str, capsys: pytest.CaptureFixture[st
     [
         (["bundles"], "is no bundle: it has no manifest.json; in it there are step-"),
         (["nowhere", "their_net:Net"], "no bundle at 'nowhere': there is no such folder."),
-        (["BUNDLE"], "that of the run was __main__:Net: lightning-tuning replay bundles/step-"),
+        (["BUNDLE"], "that of the run was their_net:Net: lightning-tuning replay bundles/step-"),
         (["BUNDLE", "their_net:Nett"], "has no 'Nett'; its classes: "),
         (["BUNDLE", "their_net:Batch"], "'Batch': missing a required argument"),
         (["BUNDLE", "their_net:Net", "--arg", "hidden=9"], "of another shape: net.0.weight [9, 8] (recorded [6, 8])"),

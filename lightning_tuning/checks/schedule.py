@@ -12,13 +12,13 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.optim.lr_scheduler import ConstantLR, CyclicLR, LRScheduler, ReduceLROnPlateau
 
 from lightning_tuning.checks._metric_watch import MetricWatch
-from lightning_tuning.checks._run_length import horizon_of, is_trial
 from lightning_tuning.checks._step_count import StepCount
 from lightning_tuning.findings import Finding
 from lightning_tuning.rules._schedule import Plan
 from lightning_tuning.rules._schedule_copy import CannotCopyError
 from lightning_tuning.rules._schedule_judge import judge_schedule
 from lightning_tuning.runtime import Check, Desk, TuningCallback
+from lightning_tuning.runtime.run_length import horizon_of, is_trial
 
 __all__ = ["ScheduleCheck"]
 

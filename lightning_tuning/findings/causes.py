@@ -109,8 +109,9 @@ CAUSES = {
         "lower the learning rate, tenfold at first; warm it up if only the first steps are too large.",
     ),
     "stale-gradient": Cause(
-        "an overflow under manual optimization, and gradients were never set back: each step adds to all before",
-        "call `optimizer.zero_grad()` before every `self.manual_backward(loss)` that starts a new update.",
+        "an overflow, and gradients were never set back: each step adds to all before",
+        "call `optimizer.zero_grad()` before every `self.manual_backward(loss)` that starts a new update; under "
+        "automatic optimization leave `optimizer_zero_grad` to Lightning.",
     ),
     "sum-reduction": Cause(
         "an overflow of a loss that is the sum over many samples, by itself or through updates that are as many times "

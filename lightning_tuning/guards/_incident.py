@@ -53,6 +53,13 @@ class Response:
     def begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Training starts."""
 
+    def look(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The weights were looked at and found sound: before the first step, and at each epoch's end."""
+
+    def amend(self, trainer: Trainer, pl_module: LightningModule, incident: Incident) -> Finding:
+        """What is to be said of ``incident``, the same on all ranks; called like :meth:`answer`, before it."""
+        return incident.finding
+
     def answer(self, trainer: Trainer, pl_module: LightningModule, incident: Incident) -> str:
         """Act on ``incident``; called on every rank, with the weights of before the update and the batch not undone.
 

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from lightning_tuning.functional import global_norm, tensor_norms
 from lightning_tuning.rules._growth import Pace
 from lightning_tuning.rules.sum_reduction import sum_reduction
+from lightning_tuning.runtime.zero_grad import has_own_zero_grad
 from lightning_tuning.trace import Recorder, replay
 
 __all__ = ["pace_of", "stale_updates", "summed_samples", "weight_norm"]
+
+_CLEARING = (
+    *("on_train_epoch_start", "on_train_epoch_end", "on_train_batch_start", "on_train_batch_end"),
+    *("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step"),
+)
+"""Hooks in which gradients may be set back, of modules and callbacks."""
 
 _WINDOW = 16
 """Batches over which a manual loop may be expected to accumulate gradients."""
@@ -60,7 +68,10 @@ def pace_of(
 
 
 def stale_updates(trainer: Trainer, pl_module: LightningModule, step: Mapping[str, Any], *, updates: int) -> int:
-    """Over how many updates of a manual loop gradients were added up and never set back; 0 if they were.
+    """Over how many updates gradients were added up and never set back; 0 if they were, or if nobody can tell.
+
+    That may be in a manual loop, or where an ``optimizer_zero_grad`` of the module's own takes Lightning's place. In
+    the latter nobody can tell if there are other hooks of the user's own in which they might be set back.
 
     A gradient that was written into as often as there were updates was never dropped; whether it is set to zero in
     place instead is seen in repetitions of the step, as this batch and as the next ones, for a loop that accumulates
@@ -72,15 +83,19 @@ def stale_updates(trainer: Trainer, pl_module: LightningModule, step: Mapping[st
         step: arguments of :func:`~lightning_tuning.trace.replay`.
         updates: batches of the run with an update.
     """
-    if pl_module.automatic_optimization or trainer.global_step < 2:
+    if trainer.global_step < 2 or not has_own_zero_grad(trainer, pl_module):
+        return 0
+    automatic = pl_module.automatic_optimization
+    if automatic and _may_set_back_elsewhere(trainer, pl_module):
         return 0
     aged = [p for p in pl_module.parameters() if p.grad is not None and p.grad._version >= updates]
     if not aged:
         return 0
     for later in range(_WINDOW):
-        witness = _Witness(aged[0])
+        index = step["batch_idx"] + later
+        witness = _Witness(aged[0], functools.partial(_zero_grad, trainer, pl_module, index) if automatic else None)
         with contextlib.suppress(Exception):  # a step that cannot be repeated tells nothing
-            replay(trainer, pl_module, **{**step, "batch_idx": step["batch_idx"] + later}, context=witness)
+            replay(trainer, pl_module, **{**step, "batch_idx": index}, context=witness)
         if not witness.kept:
             return 0
     return updates
@@ -98,11 +113,16 @@ def summed_samples(trainer: Trainer, pl_module: LightningModule, step: Mapping[s
 
 
 class _Witness(contextlib.AbstractContextManager[None]):
-    """Gives a parameter a gradient of ones for the time of a step without a backward pass; is it still there after?"""
+    """Gives a parameter a gradient of ones for the time of a step without a backward pass; is it still there after?
 
-    def __init__(self, parameter: torch.nn.Parameter) -> None:
+    Args:
+        parameter: that gets it.
+        then: what the run would do after the step, before the backward pass.
+    """
+
+    def __init__(self, parameter: torch.nn.Parameter, then: Callable[[], None] | None = None) -> None:
         self.kept = False
-        self._parameter = parameter
+        self._parameter, self._then = parameter, then
 
     def __enter__(self) -> None:
         self._gradient = self._parameter.grad = torch.ones_like(self._parameter)
@@ -110,8 +130,24 @@ class _Witness(contextlib.AbstractContextManager[None]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is None and self._then is not None:
+            self._then()
         untouched = self._parameter.grad is self._gradient and bool(self._gradient.any())
         self.kept = kind is None and untouched
+
+
+def _zero_grad(trainer: Trainer, pl_module: LightningModule, batch_idx: int) -> None:
+    pl_module.optimizer_zero_grad(trainer.current_epoch, batch_idx, trainer.optimizers[0])
+
+
+def _may_set_back_elsewhere(trainer: Trainer, pl_module: LightningModule) -> bool:
+    """Whether there is code of the user's own, besides ``training_step`` and ``zero_grad``, that might clear them."""
+    known = ("lightning.", "lightning_tuning.", "torch.optim.")
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector of Lightning's
+    own = [getattr(type(pl_module), hook, None) for hook in (*_CLEARING, "optimizer_step", "backward")]
+    own += [getattr(type(callback), hook, None) for hook in _CLEARING for callback in callbacks]
+    own += [type(optimizer).step for optimizer in trainer.optimizers]
+    return any(not str(getattr(method, "__module__", known[0])).startswith(known) for method in own)
 
 
 def _clipped(trainer: Trainer, norm: float) -> float:

@@ -186,7 +186,6 @@ class StepGuard(TuningCallback):
         finding = judge_bad_step(step)
         if step.origin is None and not step.blind:  # not replayed any more: taken for what the last one was
             finding = self._memory.told.get(finding.code, finding)
-        self._memory.told[finding.code] = finding
         finding = self._answered(trainer, pl_module, finding, step, buffers)
         self._act(trainer, finding, mendable=not step.weights)
 
@@ -196,6 +195,10 @@ class StepGuard(TuningCallback):
         """The finding with what the responses did about it; the same on every rank, for rank 0 is heard."""
         scene = self._scene
         incident = Incident(finding, step, scene.batch, scene.batch_idx, scene.rng, buffers, self.action)
+        for response in self._responses:
+            finding = response.amend(trainer, pl_module, incident)
+            incident = dataclasses.replace(incident, finding=finding)
+        self._memory.told[finding.code] = finding
         said = [response.answer(trainer, pl_module, incident) for response in self._responses]
         return dataclasses.replace(finding, message="; ".join([finding.message, *filter(None, said)]))
 
@@ -230,6 +233,8 @@ class StepGuard(TuningCallback):
             self._act(trainer, broken_weights(names, when=when, **past), mendable=False)
         else:
             self._memory.look_at_weights(pl_module)
+            for response in self._responses:
+                response.look(trainer, pl_module)
 
     def _close(self, trainer: Trainer) -> None:
         if self._minimums is not None:

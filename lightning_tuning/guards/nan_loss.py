@@ -17,6 +17,7 @@ from lightning_tuning.guards._replicas import find_drift
 from lightning_tuning.guards._rollback import Rollback, check_rollback_arguments
 from lightning_tuning.guards._rollback_guard import RollbackGuard
 from lightning_tuning.guards._scale import ScaleWatch
+from lightning_tuning.guards._stable_rate import StableRate
 from lightning_tuning.rules.non_finite import broken_weights
 
 __all__ = ["NanLossGuard"]
@@ -88,6 +89,13 @@ class NanLossGuard(RollbackGuard):
             fall below two samples is filled from others of the epoch. At most half of a dataset. Where an own
             ``collate_fn`` or batch transfer hook stands between, the bad batch's items are read again, each alone. The
             index of a sample must mean the same all along. Default: nothing is left out.
+        measure_stable_lr: where the learning rate is the cause or may be (growing gradients, broken weights), measure
+            the largest stable one on the bad batch and name it (``stable_lr``, ``sharpness`` in the evidence): at the
+            weights before the update or, where the loss is not finite there, at those of the start of the run or of its
+            last epoch, whichever is later; of adaptive optimizers with the moments of now, after their first 100 steps.
+            Price: a copy of the parameters on the CPU at each epoch's end; in an incident, three times in a fit at
+            most, up to twice a training step with 20 double backward passes and six copies of the parameters, as
+            :class:`StabilityProbe`. Default ``False``.
         snapshot_every_n_steps: for ``"rollback"``: steps between two copies of the state; at most twice as many are
             undone. Default 100: a copy takes a tenth to a half of a step on a CPU, so that is below half a percent.
         lr_factor: for ``"rollback"``: every learning rate is multiplied by it. Default .5.
@@ -95,8 +103,8 @@ class NanLossGuard(RollbackGuard):
 
     Raises:
         ValueError: for an unknown ``action``, a ``max_skips``, ``max_bundles``, ``max_rollbacks`` or
-            ``snapshot_every_n_steps`` below 1, an ``lr_factor`` that is not in (0, 1], a ``replay`` that is no bool, or
-            a ``bundle_dir`` or ``quarantine`` that is no path.
+            ``snapshot_every_n_steps`` below 1, an ``lr_factor`` that is not in (0, 1], a ``replay`` or
+            ``measure_stable_lr`` that is no bool, or a ``bundle_dir`` or ``quarantine`` that is no path.
         MisconfigurationException: for ``"skip"`` and ``"stop"`` in a fit with LBFGS or DeepSpeed; for ``"rollback"`` in
             one with DeepSpeed, FSDP or ``ModelParallelStrategy``; for two of these guards with different actions; for
             ``quarantine`` where no training loader draws by index, or the file is damaged or of other data; see the
@@ -122,6 +130,7 @@ class NanLossGuard(RollbackGuard):
         bundle_dir: str | os.PathLike[str] | None = None,
         max_bundles: int = 3,
         quarantine: bool | str | Path = False,
+        measure_stable_lr: bool = False,
         snapshot_every_n_steps: int = 100,
         lr_factor: float = 0.5,
         max_rollbacks: int = 3,
@@ -134,12 +143,15 @@ class NanLossGuard(RollbackGuard):
             raise ValueError(f"`replay` must be True or False, got {replay!r}.")
         if type(max_bundles) is not int or max_bundles < 1:
             raise ValueError(f"`max_bundles` must be an integer of at least 1, got {max_bundles!r}.")
+        if type(measure_stable_lr) is not bool:
+            raise ValueError(f"`measure_stable_lr` must be True or False, got {measure_stable_lr!r}.")
         check_quarantine_argument(quarantine)
         check_rollback_arguments(snapshot_every_n_steps, lr_factor, max_rollbacks)
         self.snapshot_every_n_steps = snapshot_every_n_steps
         self.lr_factor = lr_factor
         self.max_rollbacks = max_rollbacks
         self.quarantine = quarantine
+        self.measure_stable_lr = measure_stable_lr
         self.bundle_dir = bundle_dir
         self.max_bundles = max_bundles
         super().__init__(action, max_skips=max_skips, replay=replay)
@@ -154,6 +166,8 @@ class NanLossGuard(RollbackGuard):
     def _make_responses(self) -> list[Response]:
         self._gate, self._scale = CheckpointGate(self._mend), ScaleWatch()
         responses = [*super()._make_responses(), self._gate, self._scale]
+        if self.measure_stable_lr:
+            responses.append(StableRate())
         if self.bundle_dir is not None:
             responses.append(BundleWriter(self.bundle_dir, self.max_bundles))
         if self.quarantine is not False:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from lightning.pytorch import Trainer
@@ -30,6 +31,7 @@ class Reading:
         grad_norm: global L2 norm, before clipping; ``None`` likewise.
         grad_norms: one L2 norm per name.
         names: see :class:`GradientNorms`.
+        clip: the norm to which a callback of ours clipped this step, see :meth:`Meter.clip_at`; ``None`` if none did.
     """
 
     step: int
@@ -39,6 +41,14 @@ class Reading:
     grad_norm: float | None = None
     grad_norms: tuple[float, ...] = ()
     names: tuple[str, ...] = ()
+    clip: float | None = None
+
+
+class _Extra(NamedTuple):
+    """Tensors of somebody's own, and who waits for them."""
+
+    tensors: Sequence[Tensor]
+    receive: Callable[[list[list[float]]], None]
 
 
 class _Measured(NamedTuple):
@@ -67,6 +77,8 @@ class Meter:
         self._reader: GradientReader | None = None
         self._known: dict[int, tuple[list[int], GradientNorms]] = {}
         self._of_batch: list[_Measured] = []
+        self._extras: list[_Extra] = []
+        self._clips: dict[int, float] = {}
         self._is_dropped = False
 
     @classmethod
@@ -79,7 +91,8 @@ class Meter:
     @property
     def is_idle(self) -> bool:
         """Nobody waits for a reading: the ends of batches need not be told."""
-        return not (self._subscribers or self._of_batch or self._landing or self._trainer.loggers)
+        waiting = self._subscribers or self._of_batch or self._extras or self._landing
+        return not (waiting or self._trainer.loggers)
 
     def subscribe(self, receive: Callable[[Reading], None]) -> None:
         """Hand every reading to ``receive`` from now on, until :meth:`reset`."""
@@ -107,6 +120,14 @@ class Meter:
             self._put(optimizer, norms)
         return norms
 
+    def put(self, tensors: Sequence[Tensor], receive: Callable[[list[list[float]]], None]) -> None:
+        """Land ``tensors`` (0-d or 1-d) with the numbers of the batch that ends next; see :meth:`Landing.send`."""
+        self._extras.append(_Extra(tensors, receive))
+
+    def clip_at(self, optimizer: Optimizer, threshold: float) -> None:
+        """Gradients of this step are clipped to ``threshold``; told by a callback of ours that does so."""
+        self._clips[self._index_of(optimizer)] = threshold
+
     def drop_batch(self) -> None:
         """What this batch gave says nothing of the run and lands nowhere; told by a guard that drops it."""
         self._is_dropped = not self.is_idle
@@ -119,8 +140,13 @@ class Meter:
             self._is_dropped, measured, loss = False, [], None
         if loss is not None and not measured:
             measured = [_Measured(self._trainer.global_step, self._trainer.current_epoch)]
+        extras, self._extras = self._extras, []
         for one in measured:
-            self._send(one, loss if one is measured[-1] else None)
+            is_last = one is measured[-1]
+            self._send(one, loss if is_last else None, extras if is_last else ())
+        if extras and not measured:
+            self._send_alone(extras)
+        self._clips.clear()
         if self._landing:
             self._landing.collect()
 
@@ -146,6 +172,9 @@ class Meter:
 
     def flush(self) -> None:
         """Land everything now. A device sync: for checkpoints and the end of the run."""
+        extras, self._extras = self._extras, []
+        if extras:
+            self._send_alone(extras)
         self._landing.collect(wait=True)
 
     def reset(self) -> None:
@@ -154,22 +183,29 @@ class Meter:
         self._landing.clear()
         self._known.clear()
         self._of_batch.clear()
+        self._extras.clear()
+        self._clips.clear()
         self._reader, self._is_dropped = None, False
 
     def _put(self, optimizer: Optimizer, norms: GradientNorms) -> None:
         """Keep ``norms`` for the end of the batch; of several evaluations for one step the last."""
-        step, optimizers = self._trainer.global_step, self._trainer.optimizers
-        index = next((i for i, known in enumerate(optimizers) if _raw(known) is _raw(optimizer)), 0)
+        step, index = self._trainer.global_step, self._index_of(optimizer)
         if self._of_batch:
             self._of_batch = [one for one in self._of_batch if one.optimizer != index or one.step != step]
         self._of_batch.append(_Measured(step, self._trainer.current_epoch, index, norms))
 
-    def _send(self, one: _Measured, loss: Tensor | None) -> None:
+    def _index_of(self, optimizer: Optimizer) -> int:
+        return next((i for i, known in enumerate(self._trainer.optimizers) if _raw(known) is _raw(optimizer)), 0)
+
+    def _send(self, one: _Measured, loss: Tensor | None, extras: Sequence[_Extra] = ()) -> None:
         trainer, norms = self._trainer, one.norms
         log_step = None if norms is None else self.log_step
         tensors = [] if loss is None else [loss.detach()]
         if norms is not None and norms.landed is None:
             tensors += [norms.each, norms.total]  # type: ignore[list-item]  # what has not landed is on the device
+        for extra in extras:
+            tensors += extra.tensors
+        clip = None if one.optimizer is None else self._clips.get(one.optimizer)
         divided_by = 1
         if loss is not None and trainer.lightning_module.automatic_optimization:
             divided_by = trainer.accumulate_grad_batches
@@ -178,19 +214,33 @@ class Meter:
             own_loss = None if loss is None else numbers.pop(0)[0] * divided_by
             landed = Reading(one.step, one.epoch, own_loss)
             if norms is not None:
-                each, total = (norms.landed, norms.total) if norms.landed is not None else (numbers[0], numbers[1][0])
-                landed = Reading(one.step, one.epoch, own_loss, one.optimizer, float(total), tuple(each), norms.names)
+                if norms.landed is not None:
+                    each, total = norms.landed, float(norms.total)
+                else:
+                    each, total = tuple(numbers.pop(0)), numbers.pop(0)[0]
+                landed = Reading(one.step, one.epoch, own_loss, one.optimizer, total, each, norms.names, clip)
                 if log_step is not None:
                     self._log(landed, log_step)
             for subscriber in self._subscribers:
                 subscriber(landed)
+            _hand_out(extras, numbers)
 
         self._landing.send(tensors, receive)
+
+    def _send_alone(self, extras: Sequence[_Extra]) -> None:
+        self._landing.send([t for extra in extras for t in extra.tensors], functools.partial(_hand_out, extras))
 
     def _log(self, reading: Reading, step: int) -> None:
         several = len(self._trainer.optimizers) > 1
         name = f"tuning/grad_norm/optimizer_{reading.optimizer}" if several else "tuning/grad_norm"
         self.log({name: float(reading.grad_norm or 0.0)}, step)
+
+
+def _hand_out(extras: Sequence[_Extra], numbers: list[list[float]]) -> None:
+    """To each its own, from the numbers of all of them."""
+    for extra in extras:
+        own, numbers = numbers[: len(extra.tensors)], numbers[len(extra.tensors) :]
+        extra.receive(own)
 
 
 def _raw(optimizer: Any) -> Optimizer:

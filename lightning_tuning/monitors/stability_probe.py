@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
-import torch.distributed as dist
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_tuning.functional.curvature import CurvatureError
@@ -14,7 +12,7 @@ from lightning_tuning.rules.rate_above_stability import EXCESS, StabilityJudge
 from lightning_tuning.runtime import Desk, Sparing, TuningCallback
 from lightning_tuning.runtime.tracing import iterator_in
 from lightning_tuning.trace import CannotReplay
-from lightning_tuning.trace.stability import NotYetError, Stability, stability_of
+from lightning_tuning.trace.stability import NotYetError, Stability, mean_stability, of_all_ranks, stability_of
 
 __all__ = ["StabilityProbe"]
 
@@ -124,7 +122,7 @@ class StabilityProbe(TuningCallback):
         own = self._of_this_rank(trainer, pl_module, batch, batch_idx)
         if own is None:
             return False  # on every rank
-        measured = _of_all_ranks(own)
+        measured = mean_stability(of_all_ranks(own))
         self._tries -= 1
         if measured is not None:
             self._tries = 0
@@ -160,19 +158,6 @@ class StabilityProbe(TuningCallback):
             except (CannotReplay, CurvatureError) as limit:
                 return str(limit).rstrip(".")
         return "the measurement failed"
-
-
-def _of_all_ranks(own: Stability | str) -> Stability | None:
-    """The mean over the ranks that have measured, the same on all; ``None`` where none has."""
-    everybody: list[Any] = [own]
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        everybody = [None] * dist.get_world_size()
-        dist.all_gather_object(everybody, own)
-    measured = [one for one in everybody if isinstance(one, Stability)]
-    if not measured:
-        return None
-    mean = sum(one.sharpness for one in measured) / len(measured)
-    return replace(measured[0], sharpness=mean, residual=max(one.residual for one in measured))
 
 
 def _note(trainer: Trainer, sentence: str) -> None:

@@ -30,7 +30,7 @@ class BadStep:
         dataset_indices: of the bad samples in the dataset, in the order of ``origin.samples``, where they are known.
         dataset_doubt: why they may not be just those: ``"if `collate_fn` keeps the order"``.
         pace: how far the last updates moved the weights.
-        stale_updates: updates of a manual loop with gradients that were never set back; 0 if they were.
+        stale_updates: updates with gradients that were never set back; 0 if they were.
         summed: samples over which the loss is a sum; 0 for a mean, and for what is not known.
     """
 

@@ -7,6 +7,8 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
+from lightning_tuning.rules.stale_gradient import never_set_back
+
 __all__ = ["Blame", "Pace", "blame_growth", "grew", "row"]
 
 _TREND = 10.0
@@ -66,7 +68,7 @@ def blame_growth(
     Args:
         norms: global gradient norms of the last healthy updates, oldest first.
         pace: how far they moved the weights.
-        stale_updates: updates of a manual loop with gradients that were never set back.
+        stale_updates: updates with gradients that were never set back.
         summed: samples over which the loss is a sum; 0 for a mean, and for what is not known.
 
     Example:
@@ -76,8 +78,7 @@ def blame_growth(
         'learning-rate'
     """
     if stale_updates:
-        words = f"gradients were not set back once in {stale_updates} updates: each adds to all before"
-        return Blame("stale-gradient", words, {"stale_updates": stale_updates})
+        return Blame("stale-gradient", never_set_back(stale_updates), {"stale_updates": stale_updates})
     if pace is not None and pace.stride >= _STRIDE and (pace.smallest is not None or not grew(norms)):
         numbers = {"lr": pace.lr, "update_ratio": pace.stride, "weight_norm": pace.before, "updates": pace.updates}
         if pace.proportional and summed and pace.stride / summed < _STRIDE:

@@ -11,7 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-__all__ = ["Family", "ParameterGroup", "by_optimizer", "elements", "listing", "parameter_groups", "parameter_names"]
+__all__ = [
+    "Family",
+    "ParameterGroup",
+    "by_optimizer",
+    "elements",
+    "family_of",
+    "listing",
+    "parameter_groups",
+    "parameter_names",
+    "title_of",
+]
 
 Family = Literal["adam", "sgd", "adadelta", "other"]
 
@@ -83,8 +93,8 @@ def parameter_groups(optimizers: Sequence[Any], names: Mapping[int, str]) -> lis
     groups = []
     for index, wrapper in enumerate(optimizers):
         optimizer = getattr(wrapper, "optimizer", wrapper)
-        title = type(optimizer).__name__ + (f" {index}" if len(optimizers) > 1 else "")
-        family = _family(optimizer)
+        title = title_of(optimizer, index, several=len(optimizers) > 1)
+        family = family_of(optimizer)
         for number, group in enumerate(optimizer.param_groups):
             held = list(group["params"])
             groups.append(
@@ -122,7 +132,13 @@ def listing(names: Sequence[str], most: int = 3) -> str:
     return f"{text} and {len(names) - most} more" if len(names) > most else text
 
 
-def _family(optimizer: Any) -> Family:
+def title_of(optimizer: Any, index: int, *, several: bool) -> str:
+    """How ``optimizer`` is called in findings: its class, numbered where it is one of ``several``."""
+    return type(optimizer).__name__ + (f" {index}" if several else "")
+
+
+def family_of(optimizer: Any) -> Family:
+    """What the learning rate means to ``optimizer``; see :class:`ParameterGroup`."""
     known = set(getattr(optimizer, "defaults", None) or ())
     for family, (needed, allowed) in _FAMILIES.items():
         if needed <= known <= needed | allowed:

@@ -7,11 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lightning_tuning.findings import Finding, Rule, Severity, register
+from lightning_tuning.findings.causes import CAUSES
 
 if TYPE_CHECKING:
     from lightning_tuning.trace.stability import Stability
 
-__all__ = ["EXCESS", "LT511", "StabilityJudge", "rate_above_stability"]
+__all__ = ["EXCESS", "LT511", "StabilityJudge", "rate_above_stability", "with_stable_rate"]
 
 LT511 = register(
     Rule(
@@ -54,8 +55,8 @@ def rate_above_stability(stability: Stability, *, excess: float = EXCESS) -> Fin
     if not (math.isfinite(measured) and measured > excess):
         return None
     return LT511.finding(
-        f"lr={lr:.3g} is {measured:.2g} x the largest stable one, {stable:.2g}: the sharpness of the batch loss, "
-        f"{stability.sharpness:.3g}, exceeds {stability.formula} = {bound:.3g}",
+        f"{_compared(lr, measured, stable)}: the sharpness of the batch loss, {stability.sharpness:.3g}, exceeds "
+        f"{stability.formula} = {bound:.3g}",
         where=stability.where,
         evidence={
             "lr": lr,
@@ -68,6 +69,46 @@ def rate_above_stability(stability: Stability, *, excess: float = EXCESS) -> Fin
         },
         remedy=f"lower it below `lr={stable:.2g}`, or warm up to the rate you have over a few hundred steps.",
     )
+
+
+def with_stable_rate(finding: Finding, stability: Stability, *, when: str = "") -> Finding | None:
+    """A finding that blames the learning rate, or may have to, with the rate that would have been stable.
+
+    Args:
+        finding: of a loss, gradient or weight that overflowed.
+        stability: as measured.
+        when: at which weights: ``"at the weights of step 400"``.
+
+    Returns:
+        ``None`` where the rate is not clearly above the stable one, or no bound is known: that says nothing of the rate
+        that the run had at other weights.
+
+    Example:
+        >>> from lightning_tuning.trace.stability import Stability
+        >>> overflow = Finding("LT701", "non-finite-loss", Severity.ERROR, "the loss is inf", remedy="clip.")
+        >>> measured = Stability(80.0, 0.1, 9, "SGD group 0", lr=0.3, bound=2 / 0.3, formula="2 / lr")
+        >>> with_stable_rate(overflow, measured).message
+        'the loss is inf; lr=0.3 is 12 x the largest stable one, 0.025'
+    """
+    above = rate_above_stability(stability)
+    if above is None:
+        return None
+    lr, excess, stable = (float(above.evidence[key]) for key in ("lr", "excess", "stable_lr"))
+    blunt = CAUSES["learning-rate"].remedy
+    sharp = f"lower the learning rate to `lr={stable:.2g}` or less, or warm up to {lr:.3g} over a few hundred steps."
+    known = finding.remedy
+    return replace(
+        finding,
+        message=f"{finding.message}; {_compared(lr, excess, stable)}{when and f', {when}'}",
+        evidence={**finding.evidence, "lr": lr, "stable_lr": stable, "sharpness": stability.sharpness},
+        remedy=known.replace(blunt, sharp)
+        if blunt in known
+        else f"{known} The largest stable rate is `lr={stable:.2g}`.",
+    )
+
+
+def _compared(lr: float, excess: float, stable: float) -> str:
+    return f"lr={lr:.3g} is {excess:.2g} x the largest stable one, {stable:.2g}"
 
 
 class StabilityJudge:

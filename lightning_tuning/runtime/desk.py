@@ -30,9 +30,8 @@ CHECKPOINT_KEY = "lightning_tuning"
 class Desk(Callback):
     """Owns the journal, the meter, the progress and the trace of one ``Trainer``.
 
-    The first tuning callback whose ``setup`` runs puts the desk into ``trainer.callbacks``, before the checkpoints, so
-    that they save what the desk knows of the very step. It changes nothing in the run, and is called in no hook of the
-    training step in which nobody wants anything (:func:`rest`).
+    The first tuning callback whose ``setup`` runs puts it into ``trainer.callbacks``, before the checkpoints, so that
+    they save what it knows of the very step. It changes nothing, and is called in no hook of a step that nobody wants.
     """
 
     CHECKPOINT_NAME = "desk"
@@ -123,6 +122,11 @@ class Desk(Callback):
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """The trace has reached a loss."""
         self.tracer.reach_loss(trainer, pl_module, loss)
+        self._show("before_backward", trainer, pl_module, loss)
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """This batch's gradients were added."""
+        self._show("after_backward", trainer, pl_module)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Gradients are complete, the weights still old."""
@@ -206,21 +210,17 @@ class Desk(Callback):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Go on with them."""
-        state = checkpoint.get(CHECKPOINT_KEY, {}).get(self.CHECKPOINT_NAME)
-        if state is not None and self._running:
+        if self._running and (state := checkpoint.get(CHECKPOINT_KEY, {}).get(self.CHECKPOINT_NAME)) is not None:
             self.journal.load_state_dict(state["journal"])
             self.progress.load_state_dict(state["progress"])
 
     def _open(self, trainer: Trainer) -> None:
-        self._running = True
-        self._watches_loss = False
+        self._running, self._watches_loss = True, False
         self.journal.begin()
-        self.journal.rank = trainer.global_rank
-        self.journal.raise_together = False
+        self.journal.rank, self.journal.raise_together = trainer.global_rank, False
         self.meter.reset()
         self.progress.reset()
-        self.tracer = Tracer()
-        self._watchers = Watchers(self.journal)
+        self.tracer, self._watchers = Tracer(), Watchers(self.journal)
         self._wake()
 
     def _wake(self) -> None:

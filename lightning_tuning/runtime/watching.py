@@ -13,6 +13,8 @@ __all__ = ["Hook", "Watcher", "Watchers"]
 Hook = Literal[
     "train_start",
     "train_batch_start",
+    "before_backward",
+    "after_backward",
     "before_optimizer_step",
     "train_batch_end",
     "train_epoch_end",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ from lightning_tuning.trace.alone import AloneMode
 from lightning_tuning.trace.aside import CannotReplay, replay
 from lightning_tuning.trace.rng import RngState
 
-__all__ = ["NotYetError", "Stability", "stability_of"]
+__all__ = ["NotYetError", "Stability", "mean_stability", "of_all_ranks", "stability_of"]
 
 
 class NotYetError(CurvatureError):
@@ -76,6 +76,7 @@ def stability_of(
     *,
     rng: RngState | None = None,
     buffers: Mapping[str, Tensor] | None = None,
+    weights: Mapping[str, Tensor] | None = None,
     iterations: int = 20,
     tolerance: float = 0.01,
 ) -> Stability:
@@ -98,6 +99,8 @@ def stability_of(
         batch_idx: its index.
         rng: the random number generators to start from. Default: as they are.
         buffers: to start from, by name. Default: as they are.
+        weights: at which to measure, by the names of parameters, on any device; what the optimizer has gathered stays
+            that of now. Default: as they are.
         iterations: products with the Hessian at most; see
             :func:`~lightning_tuning.functional.curvature.hessian_top_eigenvalue`.
         tolerance: enough once the residual is below this part of the sharpness. Default .01.
@@ -136,7 +139,7 @@ def stability_of(
                 )
             )
 
-    start: dict[str, Any] = {"rng": rng, "buffers": buffers, "context": _twice_differentiable()}
+    start: dict[str, Any] = {"rng": rng, "buffers": buffers, "context": _twice_differentiable(pl_module, weights or {})}
     try:
         with _alone():
             replay(trainer, pl_module, batch, batch_idx, inspect=measure, **start)
@@ -171,9 +174,31 @@ def _raw(optimizer: Any) -> Optimizer:
     return raw
 
 
+def of_all_ranks(own: Stability | str) -> list[Stability | str]:
+    """What every rank has measured, or why it could not, in the order of ranks; every rank must call it."""
+    everybody: list[Any] = [own]
+    if _several_ranks():
+        everybody = [None] * dist.get_world_size()
+        dist.all_gather_object(everybody, own)
+    return everybody
+
+
+def mean_stability(everybody: Sequence[Stability | str]) -> Stability | None:
+    """The mean over the ranks that have measured; ``None`` where none has."""
+    measured = [one for one in everybody if isinstance(one, Stability)]
+    if not measured:
+        return None
+    mean = sum(one.sharpness for one in measured) / len(measured)
+    return replace(measured[0], sharpness=mean, residual=max(one.residual for one in measured))
+
+
 @contextmanager
-def _twice_differentiable() -> Iterator[None]:
-    """Flash attention and cuDNN's RNNs have no second derivative."""
+def _twice_differentiable(pl_module: LightningModule, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Flash attention and cuDNN's RNNs have no second derivative. The weights are put back with all that is aside."""
+    with torch.no_grad():
+        for name, parameter in pl_module.named_parameters():
+            if name in weights:
+                parameter.copy_(weights[name])
     with ExitStack() as stack:
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         if torch.cuda.is_available():
@@ -181,6 +206,9 @@ def _twice_differentiable() -> Iterator[None]:
         yield
 
 
+def _several_ranks() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
 def _alone() -> Any:
-    several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-    return AloneMode() if several else nullcontext()  # type: ignore[no-untyped-call]
+    return AloneMode() if _several_ranks() else nullcontext()  # type: ignore[no-untyped-call]

@@ -329,9 +329,9 @@ def test_a_read_in_the_meter_is_caught(events: list[Event], monkeypatch: pytest.
 def test_a_second_landing_is_caught(events: list[Event], monkeypatch: pytest.MonkeyPatch) -> None:
     send = Meter._send
 
-    def twice(self: Meter, measured: Any, loss: Any) -> None:
-        send(self, measured, loss)
-        send(self, measured, loss)
+    def twice(self: Meter, *arguments: Any) -> None:
+        send(self, *arguments)
+        send(self, *arguments)
 
     monkeypatch.setattr(Meter, "_send", twice)
     with pytest.raises(HostReadError, match="copies"):

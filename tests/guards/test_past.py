@@ -115,6 +115,57 @@ def test_gradients_that_never_are_set_back_are_counted(clip: bool) -> None:
     assert finding.evidence["stale_updates"] == finding.evidence["step"]
 
 
+class Overridden(Regression):
+    """Automatic optimization; ``clear`` says what becomes of the gradients in the module's own ``optimizer_zero_grad``.
+
+    Nothing else sets them back but ``elsewhere``, a hook.
+    """
+
+    clear = "never"
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Any) -> None:
+        if self.clear == "zero" or (self.clear == "windows" and batch_idx % 4 == 0):
+            optimizer.zero_grad(set_to_none=False)
+
+
+class InPlace(Overridden):
+    clear = "zero"
+
+
+class InWindows(Overridden):
+    clear = "windows"
+
+
+class Elsewhere(Overridden):
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        for parameter in self.parameters():
+            if parameter.grad is not None:
+                parameter.grad.zero_()
+
+
+def test_an_overridden_zero_grad_that_does_nothing_is_found_by_the_guard() -> None:
+    finding = raised(Overridden(lr=1.0, batches=400))
+    assert finding.evidence["cause"] == "stale-gradient"
+    assert finding.evidence["stale_updates"] == finding.evidence["step"]
+    assert "leave `optimizer_zero_grad` to Lightning" in finding.remedy
+
+
+@pytest.mark.parametrize("kind", [Regression, InPlace, InWindows, Elsewhere])
+def test_under_automatic_optimization_what_sets_gradients_back_is_not_called_stale(kind: type[Regression]) -> None:
+    assert raised(kind(lr=30.0, batches=400)).evidence["cause"] != "stale-gradient"
+
+
+class ClearsThem(pl.Callback):
+    def on_train_batch_start(self, trainer: Any, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        pl_module.zero_grad(set_to_none=False)
+
+
+def test_a_callback_may_set_gradients_back() -> None:
+    with pytest.raises(TuningError) as error:
+        quiet_trainer(callbacks=[NanLossGuard(), ClearsThem()], limit_val_batches=0).fit(Overridden(lr=30.0))
+    assert error.value.finding.evidence["cause"] == "learning-rate"
+
+
 def test_a_logarithm_of_zero_is_blamed_whatever_the_learning_rate() -> None:
     class Logarithm(Regression):
         def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:

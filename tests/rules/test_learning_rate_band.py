@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_tuning.rules._optimizers import parameter_groups
-from lightning_tuning.rules.learning_rate_band import learning_rate_bands
+from lightning_tuning.rules._optimizers import Family, parameter_groups
+from lightning_tuning.rules.learning_rate_band import Rate, RateCourse, learning_rate_bands
 
 
 def weights() -> list[nn.Parameter]:
@@ -94,3 +94,65 @@ def test_each_of_several_optimizers() -> None:
         ("Adam 0 group 0", 0.1),
         ("SGD 1 group 0", 2.0),
     ]
+
+
+def course_of(lrs: list[float], family: Family = "adam", horizon: int | None = 1000) -> list[str]:
+    """What is said of the rates, of which there is one every twenty steps."""
+    course = RateCourse(horizon)
+    at = ((20 * i, [Rate("Adam group 0", 0, family, lr)]) for i, lr in enumerate(lrs))
+    return [finding.message for step, rates in at for finding in course.judge(step, rates)]
+
+
+COSINE = [1.5e-4 * (1 + math.cos(math.pi * i / 50)) for i in range(51)]
+
+
+@pytest.mark.parametrize(
+    "lrs",
+    [
+        [3e-4] * 50,
+        COSINE,
+        [1e-8, 1e-7, *[1e-4] * 48],
+        [1e-8] * 50,
+        [1e-4] * 40 + [0.0] * 10,
+        ([1e-3] * 4 + [0.0]) * 10,
+        [0.0] * 50,
+        [math.nan] * 50,
+        [],
+    ],
+    ids=["constant", "cosine", "warm-up", "low throughout", "low at the end", "cycles", "zero", "NaN", "nothing"],
+)
+def test_a_course_within_the_band(lrs: list[float]) -> None:
+    assert course_of(lrs) == []
+
+
+def test_a_rate_that_is_raised_too_high() -> None:
+    assert course_of([1e-3, 5e-2, 1e-3]) == ["lr=0.05 > 0.01 at step 20, high for an optimizer of Adam's family"]
+    assert course_of([1e-3, 5e-2], "sgd") == course_of([1e-3, 5e-2], "other") == []
+    assert course_of([1e-3, 5.0], "sgd") == ["lr=5 > 1 at step 20, high for SGD"]
+    assert course_of([1e-3, math.inf], "sgd") == ["lr=inf > 1 at step 20, high for SGD"]
+
+
+def test_a_rate_that_is_cut_long_before_the_end() -> None:
+    cut = [1e-3] * 10 + [1e-9] * 40
+    said = course_of(cut)
+    assert said[0] == "lr=1e-09 < 1e-06 since step 200, low for an optimizer of Adam's family; it was 0.001"
+    assert len(said) == 40 - 5
+    assert len(course_of(cut, horizon=None)) == 40 - 10
+    assert course_of(cut, "sgd") == []
+
+
+def test_another_group_may_be_within_the_band() -> None:
+    course = RateCourse(1000)
+    for step in range(0, 1000, 20):
+        low = 1e-3 if step < 100 else 1e-9
+        rates = [Rate("Adam group 0", 0, "adam", low), Rate("Adam group 1", 0, "adam", 1e-3)]
+        assert course.judge(step, rates) == []
+
+
+def test_the_state_of_a_course_survives() -> None:
+    course, other = RateCourse(1000), RateCourse(1000)
+    low = [Rate("Adam group 0", 0, "adam", 1e-9)]
+    course.judge(0, [Rate("Adam group 0", 0, "adam", 1e-3)])
+    course.judge(100, low)
+    other.load_state_dict(course.state_dict())
+    assert other.judge(200, low) == course.judge(200, low) != []

@@ -8,8 +8,8 @@ import pytest
 from lightning.pytorch.callbacks import EarlyStopping, GradientAccumulationScheduler
 from torch.optim.lr_scheduler import LambdaLR
 
-from lightning_tuning.checks._run_length import horizon_of, is_trial
 from lightning_tuning.rules._schedule import Horizon
+from lightning_tuning.runtime.run_length import horizon_of, is_trial
 from tests.cases._scheduled import Scheduled
 from tests.helpers import quiet_trainer
 
