@@ -82,7 +82,7 @@ def train(net: Net, *, bare: bool = False, **suite: Any) -> Outcome:
 
     Warnings of our own are not raised: they are findings.
     """
-    with _seeded(), warnings.catch_warnings():
+    with seeded_run(), warnings.catch_warnings():
         warnings.simplefilter("ignore", TuningWarning)
         warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode")  # Lightning's; it is meant where it is
         began, curve = time.process_time(), LossCurve()
@@ -113,7 +113,8 @@ def outcome(net: Net, folder: Path) -> Outcome:
 
 
 @contextlib.contextmanager
-def _seeded() -> Iterator[None]:
+def seeded_run() -> Iterator[None]:
+    """Seed everything, and leave no trace of it."""
     with torch.random.fork_rng(devices=[]), mock.patch.dict(os.environ):
         pl.seed_everything(0, verbose=False)
         yield
