@@ -30,12 +30,12 @@ from lightning_tuning.monitors import (
     ClippingMonitor,
     GradientExplosionMonitor,
     GradientVanishingMonitor,
+    LearningCurveMonitor,
+    OverfittingMonitor,
     PenaltyMonitor,
     RateMonitor,
     StaleGradientMonitor,
     UpdateMonitor,
-    LearningCurveMonitor,
-    OverfittingMonitor,
 )
 from lightning_tuning.runtime import Desk, TuningCallback
 from lightning_tuning.runtime.resting import leave_out_empty_hooks

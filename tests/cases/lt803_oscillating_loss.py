@@ -6,9 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset
 
-from tests.cases.case import Case, Run
+from tests.cases.case import Case
 from tests.helpers import TinyModule
 
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
-from torch import Tensor, nn
 
-from tests.cases._data import Classifier, Regressor, as_they_are
+from tests.cases._data import Classifier, Regressor
 from tests.cases.case import Case, Run
-from tests.helpers import CLASSES
 
 EPOCHS = {"max_epochs": 7}
 
