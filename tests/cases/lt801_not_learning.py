@@ -1,4 +1,4 @@
-"""LT801: a learning rate of next to nothing; labels that have nothing to do with the inputs, in a net that is cut off."""
+"""LT801: a learning rate of next to nothing; labels that have nothing to do with the inputs, on a cut-off net."""
 
 from __future__ import annotations
 
