@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         GradientExplosionMonitor,
         StabilityProbe,
         StaleGradientMonitor,
+        VarianceShiftMonitor,
     )
     from lightning_tuning.reporters import TerminalReporter
     from lightning_tuning.suite import TuningSuite
@@ -80,6 +81,7 @@ _HOME = {
     "TuningError": "findings",
     "TuningSuite": "suite",
     "TuningWarning": "findings",
+    "VarianceShiftMonitor": "monitors",
     "WeightInitCallback": "treatments",
 }
 
@@ -116,6 +118,7 @@ __all__ = [
     "TuningError",
     "TuningSuite",
     "TuningWarning",
+    "VarianceShiftMonitor",
     "WeightInitCallback",
 ]
 

@@ -28,6 +28,7 @@ from lightning_tuning.guards import NanLossGuard, ReplicaDriftGuard
 from lightning_tuning.monitors import (
     GradientExplosionMonitor,
     StaleGradientMonitor,
+    VarianceShiftMonitor,
 )
 from lightning_tuning.runtime import Desk, TuningCallback
 from lightning_tuning.runtime.resting import leave_out_empty_hooks
@@ -55,6 +56,7 @@ def recommended() -> list[TuningCallback]:
         RunCheck(),
         GradientExplosionMonitor(),
         StaleGradientMonitor(),
+        VarianceShiftMonitor(),
         NanLossGuard(),
         ReplicaDriftGuard(),
     ]
