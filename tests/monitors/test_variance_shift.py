@@ -115,7 +115,9 @@ def test_statistics_of_other_data_are_not_blamed_on_dropout() -> None:
     class DroppedDomains(Domains):
         def build(self) -> nn.Module:
             norm = nn.BatchNorm1d(16)
-            return nn.Sequential(nn.Dropout(0.005), nn.Linear(8, 16, bias=False), norm, nn.ReLU(), nn.Linear(16, CLASSES))
+            return nn.Sequential(
+                nn.Dropout(0.005), nn.Linear(8, 16, bias=False), norm, nn.ReLU(), nn.Linear(16, CLASSES)
+            )
 
     trainer = run(DroppedDomains(mixed=False), TuningSuite(select=["LT302", "LT323"]))
     assert [finding.code for finding in Journal.of(trainer).findings] == ["LT323"]
