@@ -36,6 +36,7 @@ from lightning_tuning.monitors import (
     RateMonitor,
     StaleGradientMonitor,
     UpdateMonitor,
+    VarianceShiftMonitor,
 )
 from lightning_tuning.runtime import Desk, TuningCallback
 from lightning_tuning.runtime.resting import leave_out_empty_hooks
@@ -71,6 +72,7 @@ def recommended() -> list[TuningCallback]:
         StaleGradientMonitor(),
         LearningCurveMonitor(),
         OverfittingMonitor(),
+        VarianceShiftMonitor(),
         NanLossGuard(),
         ReplicaDriftGuard(),
     ]
