@@ -1,15 +1,11 @@
-"""LT805: dead ReLUs give every sample the same answer; and inputs that are all zero."""
+"""LT805: a layer of dead ReLUs gives every sample the same answer, in a classifier and in a regressor."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
-from torch import Tensor, nn
 
-from tests.cases._data import Classifier, Regressor, as_they_are
+from tests.cases._data import Classifier, Regressor
 from tests.cases.case import Case, Run
-from tests.helpers import CLASSES
 
 EPOCHS = {"max_epochs": 7}
 
