@@ -164,7 +164,8 @@ class LearningCurveMonitor(TuningCallback):
         if acts_on_its_own(graph):
             return "its loss is that of actions drawn from the net's own outputs"
         makers = graph.answer(target_makers)
-        trained = {id(p) for optimizer in trainer.optimizers for g in optimizer.param_groups for p in g["params"]}
+        held = (p for optimizer in trainer.optimizers for group in optimizer.param_groups for p in group["params"])
+        trained = {id(parameter) for parameter in held if parameter.requires_grad}
         named = dict(pl_module.named_parameters())
         self._makers = {name: (named[name], named[name]._version) for name in makers if name in named}
         return _BY_WEIGHTS if any(id(p) in trained for p, _ in self._makers.values()) else ""

@@ -38,6 +38,6 @@ CASES = [
         healthy=Run(lambda: Blocks(shuffle=True, lr=0.5), trainer=EPOCHS),
         where="",
         severity="warning",
-        also={"LT106": "the cause"},
+        also={"LT106": "the cause", "LT407": "advice for a run that does not learn"},
     ),
 ]
