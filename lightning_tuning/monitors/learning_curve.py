@@ -181,7 +181,7 @@ class LearningCurveMonitor(TuningCallback):
             return
         rate = self._groups[0]["lr"] if len(self._groups) == 1 else max((g["lr"] for g in self._groups), default=0.0)
         found = self._judges.judge(reading.step, reading.loss, math.nan if isinstance(rate, Tensor) else rate)
-        if found:
+        if found and not self._is_moved(desk):
             for finding in found:
                 self._tell(finding, reading.step, reading.epoch)
         if self._judges.is_time:
@@ -190,8 +190,7 @@ class LearningCurveMonitor(TuningCallback):
 
     def _consider(self, desk: Desk, reading: Reading) -> None:
         """Every fifty batches: does it learn?"""
-        if any(maker._version != version for maker, version in self._makers.values()):
-            self._mute(desk, _BY_WEIGHTS)
+        if self._is_moved(desk):
             return
         self._look_at_baseline()
         for finding in self._judges.consider(desk.progress, reading.epoch):
@@ -200,6 +199,12 @@ class LearningCurveMonitor(TuningCallback):
         if is_due and self._form is not None:
             self._rounds, self._until, self._spreads = self._rounds + 1, 4 * self._judges.curve.batches, []
             desk.watch("train_batch_start", self._look)
+
+    def _is_moved(self, desk: Desk) -> bool:
+        """Whether a weight that makes the targets was written to since the run began; then nothing is judged."""
+        if any(maker._version != version for maker, version in self._makers.values()):
+            self._mute(desk, _BY_WEIGHTS)
+        return desk.progress.mute
 
     def _look_at_baseline(self) -> None:
         if self._reader is not None:

@@ -50,7 +50,7 @@ def under_training(curve: LossCurve, *, lr: float, highest_lr: float) -> Finding
         >>> for step in range(1000):
         ...     _ = curve.add(2.3 - 2e-9 * step**3)
         >>> under_training(curve, lr=0.1, highest_lr=0.1).message
-        'the last tenth of 1000 batches brought 28 % of the whole gain, at an undiminished learning rate'
+        'the last tenth of 1000 batches brought 25 % of the whole gain, at an undiminished learning rate'
         >>> under_training(curve, lr=0.01, highest_lr=0.1)
     """
     if curve.batches < _ENOUGH or not lr > _ANNEALED * highest_lr or not curve.falls(_LATE, _CERTAIN):
