@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, NoReturn, get_args
 
 from lightning_tuning.findings.diagnosis import Diagnose, Diagnosis, TellsDiagnosis
 from lightning_tuning.findings.errors import TuningError, warn_of
-from lightning_tuning.findings.finding import Finding, Key, Severity
+from lightning_tuning.findings.finding import Finding, Key, Severity, fold
 from lightning_tuning.findings.gate import OutcomeGate, ProgressState
 from lightning_tuning.findings.reporter import Reporter
 from lightning_tuning.findings.selection import Selection
@@ -135,7 +135,7 @@ class Journal:
             epoch=epoch,
             rank=self.rank,
         )
-        folded = folded if known is None else _later(known, folded)
+        folded = folded if known is None else fold(known, folded)
         severity = self._gate.severity(folded)
         self._folded[finding.key] = folded = dataclasses.replace(
             folded, severity=max(severity, known.severity) if known else severity
@@ -151,7 +151,7 @@ class Journal:
         finding = dataclasses.replace(finding, step=step, last_step=step, epoch=epoch, rank=self.rank)
         if finding in self.selection:
             known = self._folded.get(finding.key)
-            self._folded[finding.key] = finding if known is None else _later(known, finding)
+            self._folded[finding.key] = finding if known is None else fold(known, finding)
             self._announced[finding.key] = finding.severity
             self._gate.take(finding)
             if self.rank == 0:
@@ -248,10 +248,3 @@ class Journal:
             raise TuningError(finding.text(), finding)
         if self.rank == 0:
             warn_of(finding, displayed=any(told))
-
-
-def _later(known: Finding, again: Finding) -> Finding:
-    """``again`` with the beginning and the count of ``known``."""
-    return dataclasses.replace(
-        again, step=known.step, epoch=known.epoch, rank=known.rank, count=known.count + again.count
-    )
