@@ -60,10 +60,11 @@ def _cpu_windows() -> tuple[Window, Window] | None:
     ``None`` where this torch lays it out otherwise: the memory of another such generator must read as its ``get_state``
     says, before and after a normal draw.
     """
-    if not hasattr(torch.default_generator, "_cdata"):
-        return None
     generator = torch.Generator("cpu").manual_seed(2**40 + 1)
-    at = ctypes.string_at(generator._cdata, 256).find(struct.pack("=Qi", 2**40 + 1, 1))  # it is ten times as long
+    own, address = _address_of(generator), _address_of(torch.default_generator)
+    if own is None or address is None:
+        return None
+    at = ctypes.string_at(own, 256).find(struct.pack("=Qi", 2**40 + 1, 1))  # it is ten times as long
     if at < 0:
         return None
     if generator.get_state().numel() != _STATE:
@@ -74,15 +75,18 @@ def _cpu_windows() -> tuple[Window, Window] | None:
         _, left, seeded, position = struct.unpack_from("=QiiQ", state)
         words = struct.unpack_from(f"={_WORDS}Q", state, 24)
         stored, is_stored = struct.unpack_from("=d8xi", state, 24 + 8 * _WORDS + 8)
-        memory = ctypes.string_at(generator._cdata + at, _HEAD + 4 * _WORDS + _TAIL)
+        memory = ctypes.string_at(own + at, _HEAD + 4 * _WORDS + _TAIL)
         if struct.unpack_from(f"=i?3xI{_WORDS}I", memory, 8) != (left, bool(seeded), position, *words):
             return None
         number, is_number = struct.unpack_from("=d?", memory, _HEAD + 4 * _WORDS + 12)
         if not draws == is_stored == is_number or (draws and number != stored):
             return None
         torch.randn(1, generator=generator, device="cpu")
-    start = torch.default_generator._cdata + at
-    return _window(start, _HEAD + 4 * _MARK), _window(start + _HEAD + 4 * _WORDS, _TAIL)
+    return _window(address + at, _HEAD + 4 * _MARK), _window(address + at + _HEAD + 4 * _WORDS, _TAIL)
+
+
+def _address_of(generator: torch.Generator) -> int | None:
+    return getattr(generator, "_cdata", None)
 
 
 _python_seen: tuple[bytes, float | None, tuple[Any, ...]] | None = None
@@ -140,7 +144,7 @@ def numpy_state() -> dict[str, Any] | None:
         return None
     state: dict[str, Any] = numpy.random.get_state(legacy=False)
     owner = getattr(numpy.random.mtrand, "_rand", None)
-    generator = getattr(owner, "_bit_generator", None)  # `get_bit_generator()` costs 7 us where the caches are cold
+    generator: Any = getattr(owner, "_bit_generator", None)  # `get_bit_generator()` costs 7 us where the caches are cold
     _numpy_seen = None
     if type(generator).__name__ == "MT19937" and not state["has_gauss"]:
         window = _window(generator.ctypes.state_address + 4 * (1 + _WORDS - _MARK), 4 * _MARK)  # the position is last
