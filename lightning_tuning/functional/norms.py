@@ -30,7 +30,7 @@ def separate_norms(tensors: Sequence[Tensor]) -> list[Tensor]:
         return []
     kinds = set(map(_kind, tensors))
     if len(kinds) == 1 and kinds <= _PLAIN:  # nearly always; what follows costs several times as much
-        return list(torch._foreach_norm(tensors, 2, torch.float32))
+        return list(torch._foreach_norm(list(tensors), 2, torch.float32))
     plain = [_plain(t) for t in tensors]
     parts: dict[int, Tensor] = {}
     for device in {t.device for t in plain}:
@@ -87,7 +87,7 @@ def _plain(tensor: Tensor) -> Tensor:
 def _norms(tensors: list[Tensor]) -> tuple[Tensor, ...]:
     if torch.float64 in {t.dtype for t in tensors}:  # the foreach kernel refuses to narrow, and 1e300 has no float32
         return tuple(torch.linalg.vector_norm(t, dtype=torch.float64).float() for t in tensors)
-    norms: tuple[Tensor, ...] = torch._foreach_norm(tensors, 2, torch.float32)
+    norms: tuple[Tensor, ...] = torch._foreach_norm(list(tensors), 2, torch.float32)
     return norms
 
 

@@ -59,9 +59,10 @@ class RollbackGuard(StepGuard):
         """Go back, if the batch was reason to; else learn how it went."""
         scene = self._scene
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        if self._rollback is not None and not scene.bad:
-            self._rollback.batch_end(trainer, pl_module, _loss(trainer, scene))
-        self._go_back(trainer, pl_module)
+        if self._rollback is not None:
+            if not scene.bad:
+                self._rollback.batch_end(trainer, pl_module, _loss(trainer, scene))
+            self._go_back(trainer, pl_module)
 
     def tuning_state(self) -> dict[str, Any]:
         """With the rollbacks so far."""

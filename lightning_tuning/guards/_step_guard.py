@@ -16,7 +16,7 @@ from lightning_tuning.guards._averages import stand_before_averages
 from lightning_tuning.guards._diagnosis import Scene, diagnose, facts_of, non_finite_anywhere
 from lightning_tuning.guards._incident import Incident, Response
 from lightning_tuning.guards._memory import Memory
-from lightning_tuning.guards._ranks import exchange, read_together
+from lightning_tuning.guards._ranks import exchange, read_together, several_ranks
 from lightning_tuning.guards._samples import SampleIndices
 from lightning_tuning.guards._snapshot import BatchSnapshot
 from lightning_tuning.measure import Meter
@@ -58,6 +58,7 @@ class StepGuard(TuningCallback):
         self._meter: Meter | None = None
         self._checked_at: int | None = None
         self._minimums: tuple[int | None, int | None] | None = None
+        self._together: bool | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """A new fit starts with no memory."""
@@ -84,6 +85,7 @@ class StepGuard(TuningCallback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Modules may have been added or replaced."""
         self._snapshot = None
+        self._together = several_ranks()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Keep what is needed to undo the batch, and to run it again."""
@@ -96,7 +98,8 @@ class StepGuard(TuningCallback):
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """Remember the loss, on its device."""
-        self._scene.losses.append(loss.detach() if loss.ndim == 0 else loss.detach().sum())
+        one = loss if loss.ndim == 0 else loss.sum()
+        self._scene.losses.append(one.item() if one.is_cpu else one.detach())
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Decide before the update."""
@@ -156,7 +159,7 @@ class StepGuard(TuningCallback):
         """Let the update pass or not; the same on every rank."""
         if not self._scene.bad:
             scene = self._scene
-            (own, *others), suspicious = read_together([norm, *scene.losses, *scene.unscaled])
+            (own, *others), suspicious = read_together([norm, *scene.losses, *scene.unscaled], together=self._together)
             scene.seen += others[-len(scene.losses) :]
             if suspicious:
                 self._examine(trainer, pl_module, optimizers)

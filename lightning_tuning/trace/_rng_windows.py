@@ -144,7 +144,7 @@ def numpy_state() -> dict[str, Any] | None:
         return None
     state: dict[str, Any] = numpy.random.get_state(legacy=False)
     owner = getattr(numpy.random.mtrand, "_rand", None)
-    generator: Any = getattr(owner, "_bit_generator", None)  # `get_bit_generator()` costs 7 us where the caches are cold
+    generator: Any = getattr(owner, "_bit_generator", None)  # `get_bit_generator()` costs 7 us in a step
     _numpy_seen = None
     if type(generator).__name__ == "MT19937" and not state["has_gauss"]:
         window = _window(generator.ctypes.state_address + 4 * (1 + _WORDS - _MARK), 4 * _MARK)  # the position is last
