@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import math
 import weakref
@@ -15,38 +14,16 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_tuning.findings import TuningError, TuningWarning
+from lightning_tuning.measure._position import Position
 from lightning_tuning.measure.gradients import GradientNorms, GradientReader
 from lightning_tuning.measure.landing import Landing
+from lightning_tuning.measure.reading import Reading
 
-__all__ = ["Meter", "Reading"]
+__all__ = ["Meter"]
 
 _TOGETHER = 10
 """Readings handed on at once where they lie on the host anyway: the work on one costs a third of what it does when
 nothing of it is left in the caches. As many as the losses in a block of :class:`Progress`."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Reading:
-    """The landed numbers of one optimizer step, or of one batch that ended without a step.
-
-    Attributes:
-        step: ``trainer.global_step`` before the optimizer stepped.
-        epoch: ``trainer.current_epoch``.
-        loss: the training loss of the batch, undivided by gradient accumulation; ``None`` where the module returned
-            none. Of several readings of one batch only the last carries it.
-        optimizer: index of the optimizer; ``None`` for a batch without a measured step.
-        grad_norm: global L2 norm, before clipping; ``None`` likewise.
-        grad_norms: one L2 norm per name.
-        names: see :class:`GradientNorms`.
-    """
-
-    step: int
-    epoch: int
-    loss: float | None = None
-    optimizer: int | None = None
-    grad_norm: float | None = None
-    grad_norms: tuple[float, ...] = ()
-    names: tuple[str, ...] = ()
 
 
 class _Measured(NamedTuple):
@@ -77,6 +54,7 @@ class Meter:
         self._landing = Landing()
         self._subscribers: list[Callable[[Reading], None]] = []
         self._reader: GradientReader | None = None
+        self._position: Position | None = None
         self._known: dict[int, tuple[list[int], GradientNorms]] = {}
         self._of_batch: list[_Measured] = []
         self._is_dropped = False
@@ -131,7 +109,8 @@ class Meter:
         if self._is_dropped:
             self._is_dropped, measured, loss = False, [], None
         if loss is not None and not measured:
-            measured = [_Measured(self._trainer.global_step, self._trainer.current_epoch)]
+            position = self._where()
+            measured = [_Measured(position.step, position.epoch)]
         for one in measured:
             self._send(one, loss if one is measured[-1] else None)
         if self._landing and (self._is_due or self.at_once or len(self._landing) >= _TOGETHER):
@@ -178,7 +157,8 @@ class Meter:
         self._landing.clear()
         self._known.clear()
         self._of_batch.clear()
-        self._reader, self._is_dropped, self._is_due, self.at_once = None, False, False, False
+        self._reader = self._position = None
+        self._is_dropped, self._is_due, self.at_once = False, False, False
 
     def _deliver(self, how: Callable[[], None]) -> None:
         """Every subscriber has one reading before any of them gets the next, also where one of them asks for more."""
@@ -189,22 +169,28 @@ class Meter:
             finally:
                 self._is_delivering = False
 
+    def _where(self) -> Position:
+        if self._position is None:
+            self._position = Position(self._trainer)
+        return self._position
+
     def _put(self, optimizer: Optimizer, norms: GradientNorms) -> None:
         """Keep ``norms`` for the end of the batch; of several evaluations for one step the last."""
-        step, optimizers = self._trainer.global_step, self._trainer.optimizers
+        position, optimizers = self._where(), self._trainer.optimizers
+        step = position.step
         index = 0
         if len(optimizers) > 1:
             index = next((i for i, known in enumerate(optimizers) if _raw(known) is _raw(optimizer)), 0)
         if self._of_batch:
             self._of_batch = [one for one in self._of_batch if one.optimizer != index or one.step != step]
-        self._of_batch.append(_Measured(step, self._trainer.current_epoch, index, norms))
+        self._of_batch.append(_Measured(step, position.epoch, index, norms))
 
     def _send(self, one: _Measured, loss: Tensor | None) -> None:
-        trainer, norms = self._trainer, one.norms
+        norms = one.norms
         log_step = None if norms is None else self.log_step
         divided_by, own_loss = 1, None
-        if loss is not None and trainer.lightning_module.automatic_optimization:
-            divided_by = trainer.accumulate_grad_batches
+        if loss is not None and self._where().is_automatic:
+            divided_by = self._trainer.accumulate_grad_batches
         under_way: list[Tensor] = []
         if loss is not None and loss.is_cpu:
             own_loss = (loss.tolist()[0] if loss.dim() else loss.item()) * divided_by

@@ -43,15 +43,11 @@ class Desk(Callback):
         self._progress = Progress.of(trainer)
         self.tracer, self.names = Tracer(), Names()
         self._watchers = Watchers(self.journal)
-        self._running, self._watches_loss, self._is_awake = False, False, True
+        self._running, self._watches_loss, self._is_awake, self._shows_end = False, False, True, True
 
     @classmethod
     def of(cls, trainer: Trainer) -> Desk:
-        """The desk of ``trainer``.
-
-        Raises:
-            KeyError: if no tuning callback was set up on it.
-        """
+        """The desk of ``trainer``; a ``KeyError`` if no tuning callback was set up on it."""
         return cls._by_trainer[trainer]
 
     @classmethod
@@ -137,7 +133,8 @@ class Desk(Callback):
             self.tracer.finish(trainer, pl_module)
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         self.meter.on_batch_end(loss if self._watches_loss and isinstance(loss, Tensor) else None)
-        self._show("train_batch_end", trainer, pl_module, outputs, batch, batch_idx)
+        if self._is_awake or self._shows_end:
+            self._show("train_batch_end", trainer, pl_module, outputs, batch, batch_idx)
         self._raise_together(trainer)
         if self._is_awake:
             self._rest()
@@ -233,6 +230,7 @@ class Desk(Callback):
         self._is_awake = self.tracer.wanted
         if not self._is_awake:
             wanted = {f"on_{hook}" for hook in self._watchers.hooks}
+            self._shows_end = "on_train_batch_end" in wanted
             if self._watches_loss or self.journal.raise_together or not self.meter.is_idle:
                 wanted.add("on_train_batch_end")
             rest(self, wanted)
