@@ -201,8 +201,9 @@ class Meter:
 
         def receive(numbers: list[list[float]]) -> None:
             of_loss = numbers.pop(0)[0] * divided_by if loss is not None and own_loss is None else own_loss
-            landed = Reading(one.step, one.epoch, of_loss)
-            if norms is not None:
+            if norms is None:
+                landed = Reading(one.step, one.epoch, of_loss)
+            else:
                 each, total = (norms.landed, norms.total) if norms.landed is not None else (numbers[0], numbers[1][0])
                 landed = Reading(one.step, one.epoch, of_loss, one.optimizer, float(total), tuple(each), norms.names)
                 if log_step is not None:
