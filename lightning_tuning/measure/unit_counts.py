@@ -61,9 +61,9 @@ class UnitCounts(Metric):
         silent, moved, numbers = [], [], []
         for index, count in enumerate(self._units):
             one, other, sums = seen.get(index, (None, None, None))
-            silent.append(blank(count) if one is None else one)
-            moved.append(blank(count) if other is None else other)
-            numbers.append(blank(NUMBERS) if sums is None else sums)
+            silent.append(blank(count) if one is None else one.to(self.looks.device, non_blocking=True))
+            moved.append(blank(count) if other is None else other.to(self.looks.device, non_blocking=True))
+            numbers.append(blank(NUMBERS) if sums is None else sums.to(self.looks.device, non_blocking=True))
         self.silent = self.silent + torch.cat(silent)
         self.moved = self.moved + torch.cat(moved)
         self.numbers = self.numbers + torch.stack(numbers)

@@ -14,6 +14,9 @@ from lightning_tuning.rules.saturated_units import saturated_units
 
 __all__ = ["Verdict"]
 
+_EARLY = 500
+"""Optimizer steps, a short warm-up, before which attention that sees all keys alike has not begun to choose."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
@@ -73,5 +76,5 @@ class Verdict:
             return dead_units(layer, dead=dead, looks=looks, shown=sums[0])
         if layer.kind == "squash":
             return saturated_units(layer, share=sums[0] / max(sums[1], 1.0), looks=looks)
-        early = self.since == 0
+        early = self.since < _EARLY
         return attention_collapse(layer, one_hot=sums[0], uniform=sums[1], rows=sums[3], looks=looks, early=early)
