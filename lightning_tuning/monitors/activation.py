@@ -215,21 +215,23 @@ class ActivationMonitor(TuningCallback):
             watch.finish(pl_module)
         if self._looks % _WINDOW == 0:
             log_step = Desk.of(trainer).meter.log_step
-            verdict = Verdict(watch.layers, self._since, trainer.global_step, trainer.current_epoch, log_step)
-            dead, looks, numbers = watch.counts.compute()
+            verdict = Verdict(
+                watch.layers, trainer.world_size, self._since, trainer.global_step, trainer.current_epoch, log_step
+            )
+            counted = watch.counts.compute()
             watch.counts.reset()
             self._since = trainer.global_step
             receive = functools.partial(self._judge, trainer, verdict)
-            self._landing.send([dead, looks / trainer.world_size, numbers.flatten()], receive)
+            self._landing.send([counted.flatten()], receive)
             self._advise(trainer)
 
     def _judge(self, trainer: Trainer, verdict: Verdict, landed: list[list[float]]) -> None:
         desk = Desk.of(trainer)
         with Sparing(desk.journal, self):
-            for finding in verdict.findings(*landed):
+            for finding in verdict.findings(landed[0]):
                 if trainer.is_global_zero:  # all ranks know the same
                     desk.journal.report(finding, step=verdict.step, epoch=verdict.epoch)
-            if numbers := verdict.numbers(*landed):
+            if numbers := verdict.numbers(landed[0]):
                 desk.meter.log(numbers, verdict.log_step)
 
     def _advise(self, trainer: Trainer) -> None:
