@@ -140,6 +140,8 @@ class TuningSuite(TuningCallback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Lightning calls no ``teardown`` then."""
+        if desk := Desk.find(trainer):
+            desk.meter.hand_on_quietly()  # by the suite's settings
         for member in self.members:
             member.on_exception(trainer, pl_module, exception)
         self._let_go()

@@ -2,7 +2,8 @@
 
 from lightning_tuning.measure.gradients import GradientNorms, plain_name
 from lightning_tuning.measure.landing import Landing
-from lightning_tuning.measure.meter import Meter, Reading
+from lightning_tuning.measure.meter import Meter
 from lightning_tuning.measure.progress import Progress
+from lightning_tuning.measure.reading import Reading
 
 __all__ = ["GradientNorms", "Landing", "Meter", "Progress", "Reading", "plain_name"]

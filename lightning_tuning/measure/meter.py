@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
+import functools
+import math
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
@@ -11,34 +13,17 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lightning_tuning.findings import TuningError, TuningWarning
+from lightning_tuning.measure._position import Position
 from lightning_tuning.measure.gradients import GradientNorms, GradientReader
 from lightning_tuning.measure.landing import Landing
+from lightning_tuning.measure.reading import Reading
 
-__all__ = ["Meter", "Reading"]
+__all__ = ["Meter"]
 
-
-@dataclasses.dataclass(frozen=True)
-class Reading:
-    """The landed numbers of one optimizer step, or of one batch that ended without a step.
-
-    Attributes:
-        step: ``trainer.global_step`` before the optimizer stepped.
-        epoch: ``trainer.current_epoch``.
-        loss: the training loss of the batch, undivided by gradient accumulation; ``None`` where the module returned
-            none. Of several readings of one batch only the last carries it.
-        optimizer: index of the optimizer; ``None`` for a batch without a measured step.
-        grad_norm: global L2 norm, before clipping; ``None`` likewise.
-        grad_norms: one L2 norm per name.
-        names: see :class:`GradientNorms`.
-    """
-
-    step: int
-    epoch: int
-    loss: float | None = None
-    optimizer: int | None = None
-    grad_norm: float | None = None
-    grad_norms: tuple[float, ...] = ()
-    names: tuple[str, ...] = ()
+_TOGETHER = 10
+"""Readings handed on at once where they lie on the host anyway: the work on one costs a third of what it does when
+nothing of it is left in the caches. As many as the losses in a block of :class:`Progress`."""
 
 
 class _Measured(NamedTuple):
@@ -56,6 +41,10 @@ class Meter:
     Who needs gradient norms calls :meth:`gradient_norms` in ``on_before_optimizer_step``: the first call computes, the
     others get the same tensors. Who only watches subscribes and gets :class:`Reading` s with plain floats when they
     have landed, some steps later; the last ones at the end of fit. Nothing here makes the host wait for the device.
+
+    Attributes:
+        at_once: hand every reading on at the end of its own batch if it has landed by then; by default up to ten
+            together, unless one is to be logged or is not finite.
     """
 
     _by_trainer: ClassVar[weakref.WeakKeyDictionary[Trainer, Meter]] = weakref.WeakKeyDictionary()
@@ -65,9 +54,11 @@ class Meter:
         self._landing = Landing()
         self._subscribers: list[Callable[[Reading], None]] = []
         self._reader: GradientReader | None = None
+        self._position: Position | None = None
         self._known: dict[int, tuple[list[int], GradientNorms]] = {}
         self._of_batch: list[_Measured] = []
         self._is_dropped = False
+        self._is_due = self._is_delivering = self.at_once = False
 
     @classmethod
     def of(cls, trainer: Trainer) -> Meter:
@@ -118,11 +109,23 @@ class Meter:
         if self._is_dropped:
             self._is_dropped, measured, loss = False, [], None
         if loss is not None and not measured:
-            measured = [_Measured(self._trainer.global_step, self._trainer.current_epoch)]
+            position = self._where()
+            measured = [_Measured(position.step, position.epoch)]
         for one in measured:
             self._send(one, loss if one is measured[-1] else None)
+        if self._landing and (self._is_due or self.at_once or len(self._landing) >= _TOGETHER):
+            self._deliver(self._landing.collect)
+            self._is_due = bool(self._landing)
+
+    def hand_on(self) -> None:
+        """Hand on what lies on the host, before somebody asks how the run goes; asks no device."""
         if self._landing:
-            self._landing.collect()
+            self._deliver(self._landing.hand_on)
+
+    def hand_on_quietly(self) -> None:
+        """The same in a run that an error has ended: nothing more is raised."""
+        with contextlib.suppress(TuningError, TuningWarning):
+            self.hand_on()
 
     @property
     def log_step(self) -> int | None:
@@ -146,7 +149,7 @@ class Meter:
 
     def flush(self) -> None:
         """Land everything now. A device sync: for checkpoints and the end of the run."""
-        self._landing.collect(wait=True)
+        self._deliver(functools.partial(self._landing.collect, wait=True))
 
     def reset(self) -> None:
         """Forget subscribers and everything under way: a new fit begins."""
@@ -154,38 +157,63 @@ class Meter:
         self._landing.clear()
         self._known.clear()
         self._of_batch.clear()
-        self._reader, self._is_dropped = None, False
+        self._reader = self._position = None
+        self._is_dropped, self._is_due, self.at_once = False, False, False
+
+    def _deliver(self, how: Callable[[], None]) -> None:
+        """Every subscriber has one reading before any of them gets the next, also where one of them asks for more."""
+        if not self._is_delivering:
+            self._is_delivering = True
+            try:
+                how()
+            finally:
+                self._is_delivering = False
+
+    def _where(self) -> Position:
+        if self._position is None:
+            self._position = Position(self._trainer)
+        return self._position
 
     def _put(self, optimizer: Optimizer, norms: GradientNorms) -> None:
         """Keep ``norms`` for the end of the batch; of several evaluations for one step the last."""
-        step, optimizers = self._trainer.global_step, self._trainer.optimizers
-        index = next((i for i, known in enumerate(optimizers) if _raw(known) is _raw(optimizer)), 0)
+        position, optimizers = self._where(), self._trainer.optimizers
+        step = position.step
+        index = 0
+        if len(optimizers) > 1:
+            index = next((i for i, known in enumerate(optimizers) if _raw(known) is _raw(optimizer)), 0)
         if self._of_batch:
             self._of_batch = [one for one in self._of_batch if one.optimizer != index or one.step != step]
-        self._of_batch.append(_Measured(step, self._trainer.current_epoch, index, norms))
+        self._of_batch.append(_Measured(step, position.epoch, index, norms))
 
     def _send(self, one: _Measured, loss: Tensor | None) -> None:
-        trainer, norms = self._trainer, one.norms
+        norms = one.norms
         log_step = None if norms is None else self.log_step
-        tensors = [] if loss is None else [loss.detach()]
+        divided_by, own_loss = 1, None
+        if loss is not None and self._where().is_automatic:
+            divided_by = self._trainer.accumulate_grad_batches
+        under_way: list[Tensor] = []
+        if loss is not None and loss.is_cpu:
+            own_loss = (loss.tolist()[0] if loss.dim() else loss.item()) * divided_by
+        elif loss is not None:
+            under_way.append(loss.detach())
         if norms is not None and norms.landed is None:
-            tensors += [norms.each, norms.total]  # type: ignore[list-item]  # what has not landed is on the device
-        divided_by = 1
-        if loss is not None and trainer.lightning_module.automatic_optimization:
-            divided_by = trainer.accumulate_grad_batches
+            under_way += [norms.each, norms.total]  # type: ignore[list-item]  # they are on the device too
 
         def receive(numbers: list[list[float]]) -> None:
-            own_loss = None if loss is None else numbers.pop(0)[0] * divided_by
-            landed = Reading(one.step, one.epoch, own_loss)
-            if norms is not None:
+            of_loss = numbers.pop(0)[0] * divided_by if loss is not None and own_loss is None else own_loss
+            if norms is None:
+                landed = Reading(one.step, one.epoch, of_loss)
+            else:
                 each, total = (norms.landed, norms.total) if norms.landed is not None else (numbers[0], numbers[1][0])
-                landed = Reading(one.step, one.epoch, own_loss, one.optimizer, float(total), tuple(each), norms.names)
+                landed = Reading(one.step, one.epoch, of_loss, one.optimizer, float(total), tuple(each), norms.names)
                 if log_step is not None:
                     self._log(landed, log_step)
             for subscriber in self._subscribers:
                 subscriber(landed)
 
-        self._landing.send(tensors, receive)
+        if under_way or log_step is not None or not _is_finite(own_loss, norms):
+            self._is_due = True
+        self._landing.send(under_way, receive)
 
     def _log(self, reading: Reading, step: int) -> None:
         several = len(self._trainer.optimizers) > 1
@@ -196,3 +224,8 @@ class Meter:
 def _raw(optimizer: Any) -> Optimizer:
     raw: Optimizer = getattr(optimizer, "optimizer", optimizer)
     return raw
+
+
+def _is_finite(loss: float | None, norms: GradientNorms | None) -> bool:
+    total = 0.0 if norms is None or norms.landed is None else norms.total
+    return math.isfinite((loss or 0.0) + total)

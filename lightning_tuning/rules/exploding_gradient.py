@@ -120,7 +120,8 @@ class ExplosionJudge:
         Returns:
             LT601, or ``None`` while there is nothing to say.
         """
-        self._fired = [s for s in self._fired if s > step - self.window]
+        if self._fired:
+            self._fired = [s for s in self._fired if s > step - self.window]
         reason = self._reason(norm)
         where = self._origin(norms, names) if reason and not self._fired else self._where
         if reason is None:

@@ -30,9 +30,8 @@ CHECKPOINT_KEY = "lightning_tuning"
 class Desk(Callback):
     """Owns the journal, the meter, the progress and the trace of one ``Trainer``.
 
-    The first tuning callback whose ``setup`` runs puts the desk into ``trainer.callbacks``, before the checkpoints, so
-    that they save what the desk knows of the very step. It changes nothing in the run, and is called in no hook of the
-    training step in which nobody wants anything (:func:`rest`).
+    The first tuning callback whose ``setup`` runs puts it into ``trainer.callbacks``, before the checkpoints, so that
+    they save what it knows of the very step. It is called in no hook of the step in which nobody wants anything.
     """
 
     CHECKPOINT_NAME = "desk"
@@ -41,19 +40,14 @@ class Desk(Callback):
     def __init__(self, trainer: Trainer) -> None:
         self.journal = Journal.of(trainer)
         self.meter = Meter.of(trainer)
-        self.progress = Progress.of(trainer)
-        self.tracer = Tracer()
-        self.names = Names()
+        self._progress = Progress.of(trainer)
+        self.tracer, self.names = Tracer(), Names()
         self._watchers = Watchers(self.journal)
-        self._running, self._watches_loss, self._is_awake = False, False, True
+        self._running, self._watches_loss, self._is_awake, self._shows_end = False, False, True, True
 
     @classmethod
     def of(cls, trainer: Trainer) -> Desk:
-        """The desk of ``trainer``.
-
-        Raises:
-            KeyError: if no tuning callback was set up on it.
-        """
+        """The desk of ``trainer``; a ``KeyError`` if no tuning callback was set up on it."""
         return cls._by_trainer[trainer]
 
     @classmethod
@@ -77,12 +71,16 @@ class Desk(Callback):
             desk._open(trainer)
         return desk
 
-    def request_trace(self, receive: OnTrace, probes: Sequence[Probe] = ()) -> None:
-        """Let ``receive(trainer, pl_module, graph)`` be called once, at the first loss of this fit.
+    @property
+    def progress(self) -> Progress:
+        """How the run goes, by all that is known of it on the host."""
+        self.meter.hand_on()
+        return self._progress
 
-        Args:
-            receive: is given the graph; it may read values (a device sync, once in a run).
-            probes: look at the values of operations while the step runs; see :class:`Probe`.
+    def request_trace(self, receive: OnTrace, probes: Sequence[Probe] = ()) -> None:
+        """Let ``receive(trainer, pl_module, graph)`` be called once, at the first loss of this fit; it may read values.
+
+        ``probes`` look at the values of operations while the step runs; see :class:`Probe`.
         """
         self.tracer.request(receive, probes)
         self._wake()
@@ -90,9 +88,7 @@ class Desk(Callback):
     def watch(self, hook: Hook, look: Watcher) -> None:
         """Have ``look`` called at every ``hook`` of this fit, until it returns true; then it costs nothing more.
 
-        Args:
-            hook: the name of a Lightning hook without its ``on_``.
-            look: is given the hook's arguments. In a steady step it must not wait for the device.
+        It is given the hook's arguments, and must not wait for the device in a steady step.
         """
         self._watchers.add(hook, look)
         self._wake()
@@ -106,11 +102,12 @@ class Desk(Callback):
     def flush(self) -> None:
         """Land everything measured so far and judge it. A device sync: checkpoints and ends of runs only."""
         self.meter.flush()
-        self.journal.rejudge(self.progress.state)
+        self.journal.rejudge(self._progress.state)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Learn whose outcome can be judged: one optimizer, stepped by Lightning."""
-        self.progress.mute = not pl_module.automatic_optimization or len(trainer.optimizers) != 1
+        self._progress.mute = not pl_module.automatic_optimization or len(trainer.optimizers) != 1
+        self.meter.at_once = self.journal.on_finding == "raise"  # the run ends in the very batch
         self.journal.raise_together = self.journal.on_finding == "raise" and trainer.world_size > 1
         self._show("train_start", trainer, pl_module)
 
@@ -136,7 +133,8 @@ class Desk(Callback):
             self.tracer.finish(trainer, pl_module)
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         self.meter.on_batch_end(loss if self._watches_loss and isinstance(loss, Tensor) else None)
-        self._show("train_batch_end", trainer, pl_module, outputs, batch, batch_idx)
+        if self._is_awake or self._shows_end:
+            self._show("train_batch_end", trainer, pl_module, outputs, batch, batch_idx)
         self._raise_together(trainer)
         if self._is_awake:
             self._rest()
@@ -183,9 +181,10 @@ class Desk(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave no trace behind and sum up what is known; other ranks may be gone, so nothing is gathered."""
         self.tracer.abandon()
+        self.meter.hand_on_quietly()
         if self._running:
-            self._running = False
             self.journal.close()
+        self.teardown(trainer, pl_module, "fit")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """The next fit begins a new run."""
@@ -201,7 +200,7 @@ class Desk(Callback):
         self.flush()
         checkpoint.setdefault(CHECKPOINT_KEY, {})[self.CHECKPOINT_NAME] = {
             "journal": self.journal.state_dict(),
-            "progress": self.progress.state_dict(),
+            "progress": self._progress.state_dict(),
         }
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -209,16 +208,14 @@ class Desk(Callback):
         state = checkpoint.get(CHECKPOINT_KEY, {}).get(self.CHECKPOINT_NAME)
         if state is not None and self._running:
             self.journal.load_state_dict(state["journal"])
-            self.progress.load_state_dict(state["progress"])
+            self._progress.load_state_dict(state["progress"])
 
     def _open(self, trainer: Trainer) -> None:
-        self._running = True
-        self._watches_loss = False
+        self._running, self._watches_loss = True, False
         self.journal.begin()
-        self.journal.rank = trainer.global_rank
-        self.journal.raise_together = False
+        self.journal.rank, self.journal.raise_together = trainer.global_rank, False
         self.meter.reset()
-        self.progress.reset()
+        self._progress.reset()
         self.tracer = Tracer()
         self._watchers = Watchers(self.journal)
         self._wake()
@@ -233,6 +230,7 @@ class Desk(Callback):
         self._is_awake = self.tracer.wanted
         if not self._is_awake:
             wanted = {f"on_{hook}" for hook in self._watchers.hooks}
+            self._shows_end = "on_train_batch_end" in wanted
             if self._watches_loss or self.journal.raise_together or not self.meter.is_idle:
                 wanted.add("on_train_batch_end")
             rest(self, wanted)
@@ -242,8 +240,8 @@ class Desk(Callback):
             self._wake()  # somebody has seen enough: see who is left
 
     def _judge(self, reading: Any) -> None:
-        if reading.loss is not None and self.progress.update(reading.loss):
-            self.journal.rejudge(self.progress.state)
+        if reading.loss is not None and self._progress.update(reading.loss):
+            self.journal.rejudge(self._progress.state)
 
     def _raise_together(self, trainer: Trainer) -> None:
         if self.journal.raise_together:

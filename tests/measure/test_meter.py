@@ -15,7 +15,7 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor
 from torch.amp import GradScaler
 
-from lightning_tuning.functional import tensor_norms
+from lightning_tuning.functional import separate_norms
 from lightning_tuning.measure import Meter, Reading
 from lightning_tuning.runtime import Desk, TuningCallback
 from tests.helpers import BNConvNet, ManualGAN, Mlp, quiet_trainer
@@ -54,11 +54,11 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of all measurements really made."""
     sizes: list[int] = []
 
-    def counting(tensors: list[Tensor]) -> Tensor:
+    def counting(tensors: list[Tensor]) -> list[Tensor]:
         sizes.append(len(tensors))
-        return tensor_norms(tensors)
+        return separate_norms(tensors)
 
-    monkeypatch.setattr("lightning_tuning.measure.gradients.tensor_norms", counting)
+    monkeypatch.setattr("lightning_tuning.measure.gradients.separate_norms", counting)
     return sizes
 
 
