@@ -17,6 +17,7 @@ from lightning_tuning.guards._diagnosis import Scene, diagnose, facts_of, non_fi
 from lightning_tuning.guards._incident import Incident, Response
 from lightning_tuning.guards._memory import Memory
 from lightning_tuning.guards._ranks import exchange, read_together, several_ranks
+from lightning_tuning.guards._responses import Responses
 from lightning_tuning.guards._samples import SampleIndices
 from lightning_tuning.guards._snapshot import BatchSnapshot
 from lightning_tuning.measure import Meter
@@ -52,7 +53,7 @@ class StepGuard(TuningCallback):
     def _begin(self) -> None:
         self._memory = Memory(_REPLAYS if self.replay else 0)
         self._samples = SampleIndices()
-        self._responses = self._make_responses()
+        self._responses = Responses(self._make_responses())
         self._scene = Scene()
         self._snapshot: BatchSnapshot | None = None
         self._meter: Meter | None = None
@@ -75,13 +76,11 @@ class StepGuard(TuningCallback):
         if self.action in ("skip", "stop"):
             _actions.refuse_undroppable(trainer, f"`action` {self.action!r}")
         self._samples.begin(trainer)
-        for response in self._responses:
-            response.prepare(trainer)
+        self._responses.prepare(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at the weights."""
-        for response in self._responses:
-            response.begin(trainer, pl_module)
+        self._responses.begin(trainer, pl_module)
         self._check_weights(trainer, pl_module, "before the first step" if not trainer.global_step else "when resumed")
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -92,7 +91,7 @@ class StepGuard(TuningCallback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Keep what is needed to undo the batch, and to run it again."""
         replay = self._memory.replays_left > 0
-        wanted = replay or any(response.wants_rng for response in self._responses)
+        wanted = replay or self._responses.wants_rng
         self._scene = Scene(batch, batch_idx, RngState.capture() if wanted else None, replay=replay)
         if self._snapshot is None:
             self._snapshot = BatchSnapshot(pl_module, metrics=self.action != "raise")
@@ -142,15 +141,12 @@ class StepGuard(TuningCallback):
 
     def tuning_state(self) -> dict[str, Any]:
         """Counters, recent norms and findings; and of each response."""
-        kept = {type(response).__name__: response.state_dict() for response in self._responses}
-        return {**self._memory.state_dict(), "responses": {name: state for name, state in kept.items() if state}}
+        return {**self._memory.state_dict(), "responses": self._responses.state_dict()}
 
     def load_tuning_state(self, state: dict[str, Any]) -> None:
         """Go on counting."""
         self._memory.load_state_dict(state)
-        for response in self._responses:
-            if (kept := state.get("responses", {}).get(type(response).__name__)) is not None:
-                response.load_state_dict(kept)
+        self._responses.load_state_dict(state.get("responses", {}))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_scene": Scene(), "_snapshot": None, "_meter": None}  # those are of this process
@@ -201,12 +197,9 @@ class StepGuard(TuningCallback):
         """The finding with what the responses did about it; the same on every rank, for rank 0 is heard."""
         scene = self._scene
         incident = Incident(finding, step, scene.batch, scene.batch_idx, scene.rng, buffers, self.action)
-        for response in self._responses:
-            finding = response.amend(trainer, pl_module, incident)
-            incident = dataclasses.replace(incident, finding=finding)
-        self._memory.told[finding.code] = finding
-        said = [response.answer(trainer, pl_module, incident) for response in self._responses]
-        return dataclasses.replace(finding, message="; ".join([finding.message, *filter(None, said)]))
+        incident = self._responses.amended(trainer, pl_module, incident)
+        self._memory.told[finding.code] = incident.finding
+        return self._responses.answered(trainer, pl_module, incident)
 
     def _act(self, trainer: Trainer, finding: Finding, *, mendable: bool) -> None:
         """Raise, or say what is dropped; the same on every rank, and rank 0 speaks for all."""
@@ -239,17 +232,14 @@ class StepGuard(TuningCallback):
             self._act(trainer, broken_weights(names, when=when, **past), mendable=False)
         else:
             self._memory.look_at_weights(pl_module)
-            for response in self._responses:
-                response.look(trainer, pl_module)
+            self._responses.look(trainer, pl_module)
 
     def _close(self, trainer: Trainer) -> None:
         if self._minimums is not None:
             _actions.restore_minimums(trainer, self._minimums)
             self._minimums = None
         if desk := Desk.find(trainer):  # none, if what ended the run came before its set-up
-            desk.journal.notes += self._memory.notes()
-            desk.journal.notes += [note for response in self._responses for note in response.notes()]
-        for response in self._responses:
-            response.end(trainer)
+            desk.journal.notes += [*self._memory.notes(), *self._responses.notes()]
+        self._responses.end(trainer)
         self._samples.end()
         self._snapshot, self._scene = None, self._scene.end()

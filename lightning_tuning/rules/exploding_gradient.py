@@ -197,8 +197,7 @@ class ExplosionJudge:
         evidence: dict[str, float | int | str] = {"grad_norm": norm}
         if self._norms:
             evidence |= {"median": median, "ratio": norm / median if median else math.inf}
-        if clip is not None:
-            evidence["suggested_clip"] = clip
+        evidence |= {} if clip is None else {"suggested_clip": clip}
         value = "1.0" if clip is None else f"{clip:.2g}"
         clipping = f"`Trainer(gradient_clip_val={value})`" + ("" if clip is None else ", the 90th percentile so far")
         early = step < 100 if horizon is None else step < 0.1 * horizon
@@ -243,8 +242,8 @@ class ExplosionJudge:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where the checkpoint left off."""
         self._norms.replace(state["norms"])
-        self._moments.mean, self._moments.variance = state["moments"]
-        self._outliers, self._fired = list(state["outliers"]), list(state["fired"])
+        (self._moments.mean, self._moments.variance), self._fired = state["moments"], list(state["fired"])
+        self._outliers = list(state["outliers"])
         self._bursts.load_state_dict(state["bursts"])
         self._early, self._last, self._streak, self._seen = (state[k] for k in ("early", "last", "streak", "seen"))
         self._where, self._began, self._clip = state["where"], state["began"], state["clip"]
