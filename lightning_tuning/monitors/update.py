@@ -24,18 +24,20 @@ __all__ = ["UpdateMonitor"]
 
 _EXPLAIN_REST = frozenset({"LT602", "LT603", "LT606"})
 """No gradient, or a clipped one, no update: what these have said need not be said of the updates."""
+_COARSE = (torch.bfloat16, torch.float16)
 _FEWEST = 16
 """Elements of a weight, below which a ratio of norms says nothing."""
 
 
 @dataclasses.dataclass
 class _Copy:
-    """Weights before an update, on their way to become the update."""
+    """Weights before an update, on their way to become it; ``coarse`` are those in half precision."""
 
     names: list[str]
     weights: list[Tensor]
     before: list[Tensor]
     facts: dict[str, tuple[str, float]]
+    coarse: frozenset[str]
     step: int
     epoch: int
 
@@ -118,9 +120,8 @@ class UpdateMonitor(TuningCallback):
         self._seen[key] = seen = self._seen.get(key, 0) + 1
         if self._copies and key in self._copies and self._copies[key].step != trainer.global_step:
             self._measure(trainer, key)  # its second step within a batch
-        if seen == 1:
-            for where, group in _groups(trainer, optimizer):
-                self._relative_lr(where, group)  # it may be the highest
+        for where, group in _groups(trainer, optimizer) if seen == 1 else ():
+            self._relative_lr(where, group)  # it may be the highest
         if seen % self.every_n_steps == 0 and key not in self._copies:
             with Sparing(Desk.of(trainer).journal, self):
                 self._copy(trainer, pl_module, optimizer)
@@ -157,7 +158,8 @@ class UpdateMonitor(TuningCallback):
             return
         weights = [held[name].detach() for name in names]
         before = [weight.clone() for weight in weights]
-        copy = _Copy(names, weights, before, facts, trainer.global_step, trainer.current_epoch)
+        coarse = frozenset(name for name in names if held[name].dtype in _COARSE)
+        copy = _Copy(names, weights, before, facts, coarse, trainer.global_step, trainer.current_epoch)
         self._copies[id(optimizer)] = copy
         Desk.of(trainer).watch("train_batch_end", self._finish)
 
@@ -222,8 +224,12 @@ class UpdateMonitor(TuningCallback):
 
     def _judge(self, desk: Desk, copy: _Copy, ratios: list[float]) -> None:
         updates = {name: WeightUpdate(ratio, *copy.facts[name]) for name, ratio in zip(copy.names, ratios, strict=True)}
-        found = [self._large.judge(copy.step, updates)]
-        found.append(self._small.judge({name: one for name, one in updates.items() if name not in self._looked_up}))
+        small = {
+            name: one
+            for name, one in updates.items()
+            if name not in self._looked_up and (one.ratio > 0 or name in copy.coarse)  # 0 is no gradient, or rounding
+        }
+        found = [self._large.judge(copy.step, updates), self._small.judge(small)]
         if desk.progress.state in ("learning", "converged"):
             return
         is_explained = any(known.code in _EXPLAIN_REST for known in desk.journal.findings)

@@ -7,6 +7,7 @@ import tracemalloc
 from typing import Any
 
 import lightning.pytorch as pl
+
 from lightning_tuning import TuningSuite
 from tests.helpers import Mlp, quiet_trainer
 
