@@ -6,12 +6,13 @@ once, from the start of the fit to the second batch (the trace of the first step
 apart: as milliseconds and in training steps, above the bare Trainer's.
 
     make bench
-    python benchmarks/bench.py --rounds 9 --steps 300 --only cnn
+    python benchmarks/bench.py --rounds 9 --steps 300 --only cnn --attach NanLossGuard TuningSuite
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import logging
 import statistics
@@ -29,6 +30,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 import lightning_tuning as lt
+from lightning_tuning import monitors
 
 SETTLING = 60
 """Steps before the clock starts: the last of the checks that look at more than the first step are done by then."""
@@ -89,9 +91,15 @@ def transformer() -> Synthetic:
 MODELS: dict[str, Callable[[], Synthetic]] = {"mlp": mlp, "cnn": cnn, "transformer": transformer}
 STEPS = {"mlp": 100, "cnn": 20, "transformer": 20}
 
+
+def alone(kind: Callable[[], pl.Callback]) -> list[pl.Callback]:
+    """One callback with its defaults."""
+    return [kind()]
+
+
 ATTACHED: dict[str, Callable[[], list[pl.Callback]]] = {
     "bare Trainer": list,
-    "GradientExplosionMonitor": lambda: [lt.GradientExplosionMonitor()],
+    **{name: functools.partial(alone, getattr(monitors, name)) for name in monitors.__all__},
     "NanLossGuard": lambda: [lt.NanLossGuard()],
     'NanLossGuard(action="skip")': lambda: [lt.NanLossGuard(action="skip")],
     'NanLossGuard(action="rollback")': lambda: [lt.NanLossGuard(action="rollback")],
@@ -164,12 +172,14 @@ def timed(model: str, attached: str, steps: int, read: Callable[[], float]) -> C
     return clock
 
 
-def bench(model: str, *, rounds: int, steps: int, read: Callable[[], float], console: Console) -> None:
-    """Measure all of :data:`ATTACHED` on one model and print the table."""
-    clocks: dict[str, list[Clock]] = {name: [] for name in ATTACHED}
+def bench(
+    model: str, attached: list[str], *, rounds: int, steps: int, read: Callable[[], float], console: Console
+) -> None:
+    """Measure the named ones of :data:`ATTACHED` on one model and print the table."""
+    clocks: dict[str, list[Clock]] = {name: [] for name in ("bare Trainer", *attached)}
     for _ in range(rounds):
-        for name in ATTACHED:
-            clocks[name].append(timed(model, name, steps, read))
+        for name, runs in clocks.items():
+            runs.append(timed(model, name, steps, read))
     bare = clocks["bare Trainer"]
     title = f"{model}: {MODELS[model].__doc__} {rounds} interleaved rounds of {steps} steps, one thread"
     table = Table("callback", title=title, title_justify="left")
@@ -199,6 +209,9 @@ def main() -> None:
     parser.add_argument(
         "--clock", choices=("wall", "cpu"), default="wall", help="cpu: on a machine that others use too"
     )
+    parser.add_argument(
+        "--attach", nargs="+", choices=list(ATTACHED), default=list(ATTACHED), metavar="NAME", help="these alone"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -208,9 +221,9 @@ def main() -> None:
     )  # Lightning's own use of torch's pytree
     read = time.perf_counter if arguments.clock == "wall" else time.process_time
     for model in MODELS if arguments.only is None else [arguments.only]:
-        bench(
-            model, rounds=arguments.rounds, steps=arguments.steps or STEPS[model], read=read, console=Console(width=118)
-        )
+        steps = arguments.steps or STEPS[model]
+        attached = [name for name in arguments.attach if name != "bare Trainer"]
+        bench(model, attached, rounds=arguments.rounds, steps=steps, read=read, console=Console(width=118))
 
 
 if __name__ == "__main__":

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         StabilityProbe,
         StaleGradientMonitor,
         UpdateMonitor,
+        VarianceShiftMonitor,
     )
     from lightning_tuning.reporters import TerminalReporter
     from lightning_tuning.suite import TuningSuite
@@ -96,6 +97,7 @@ _HOME = {
     "TuningSuite": "suite",
     "TuningWarning": "findings",
     "UpdateMonitor": "monitors",
+    "VarianceShiftMonitor": "monitors",
     "WeightInitCallback": "treatments",
 }
 
@@ -140,6 +142,7 @@ __all__ = [
     "TuningSuite",
     "TuningWarning",
     "UpdateMonitor",
+    "VarianceShiftMonitor",
     "WeightInitCallback",
 ]
 

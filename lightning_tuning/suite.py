@@ -36,9 +36,11 @@ from lightning_tuning.monitors import (
     RateMonitor,
     StaleGradientMonitor,
     UpdateMonitor,
+    VarianceShiftMonitor,
 )
 from lightning_tuning.runtime import Desk, TuningCallback
 from lightning_tuning.runtime.resting import leave_out_empty_hooks
+from lightning_tuning.runtime.sparing import nothing_more_raised
 
 __all__ = ["TuningSuite"]
 
@@ -71,6 +73,7 @@ def recommended() -> list[TuningCallback]:
         StaleGradientMonitor(),
         LearningCurveMonitor(),
         OverfittingMonitor(),
+        VarianceShiftMonitor(),
         NanLossGuard(),
         ReplicaDriftGuard(),
     ]
@@ -156,6 +159,9 @@ class TuningSuite(TuningCallback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Lightning calls no ``teardown`` then."""
+        if desk := Desk.find(trainer):
+            with nothing_more_raised():
+                desk.meter.hand_on()  # by the suite's settings
         for member in self.members:
             member.on_exception(trainer, pl_module, exception)
         self._let_go()

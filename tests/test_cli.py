@@ -79,7 +79,7 @@ def test_causes_are_listed_with_their_remedies(
 
 
 def test_unknown_rule_names_the_nearest_and_exits_2(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["explain", "LT610", "exploding-gradients"]) == 2
+    assert main(["explain", "LT6011", "exploding-gradients"]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert len(captured.err.splitlines()) == 2

@@ -10,9 +10,9 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from lightning_tuning.checks._normalizer import Call, Normalizer, Seen
 from lightning_tuning.findings import Finding
 from lightning_tuning.measure import plain_name
+from lightning_tuning.measure.normalizer import Call, Normalizer, Seen
 from lightning_tuning.rules._norms import BatchNorm, counter_of
 from lightning_tuning.rules.batchnorm_statistics_off import are_settled, statistics_off, unmoved_statistics
 from lightning_tuning.trace import CannotReplay, RngState, replay

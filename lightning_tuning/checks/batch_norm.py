@@ -14,18 +14,17 @@ from torch.utils.data import BatchSampler, DataLoader
 from lightning_tuning.checks._statistics import StatisticsWatch
 from lightning_tuning.findings import Finding
 from lightning_tuning.rules._norms import advanced_counters, batch_norms, counter_of
-from lightning_tuning.rules._reach import from_batch
 from lightning_tuning.rules.batchnorm_axis import wrong_axes
 from lightning_tuning.rules.batchnorm_in_recurrence import padded_batch_norms, recurrent_batch_norms
-from lightning_tuning.rules.batchnorm_momentum import high_momenta, is_cumulative
+from lightning_tuning.rules.batchnorm_momentum import high_momenta
 from lightning_tuning.rules.batchnorm_on_output import batch_norms_on_output
 from lightning_tuning.rules.batchnorm_small_batch import last_batch_of_one, small_batch
-from lightning_tuning.rules.batchnorm_statistics_off import is_about_the_batch
+from lightning_tuning.rules.batchnorm_statistics_off import is_about_the_samples
 from lightning_tuning.rules.bias_before_batchnorm import cancelled_biases
 from lightning_tuning.rules.drifting_frozen_batchnorm import drifting_batch_norms
 from lightning_tuning.rules.mixed_normalisation_order import mixed_orders
 from lightning_tuning.runtime import Check, Desk, FirstStep
-from lightning_tuning.runtime.tracing import iterator_in
+from lightning_tuning.runtime.tracing import why_not_again
 from lightning_tuning.trace import Graph, Op, Probe
 
 __all__ = ["BatchNormCheck"]
@@ -102,8 +101,9 @@ class BatchNormCheck(Check):
         norms = [norm for norm in step.graph.answer(batch_norms) if norm.is_training and norm.is_tracking]
         if not norms:
             return
+        may_replay = is_about_the_samples(step.graph) and why_not_again(step.pl_module) is None
         counted = {norm.identity for norm in norms if counter_of(norm) in step.graph.answer(advanced_counters)}
-        self._watch = StatisticsWatch(norms, counted, step.pl_module, may_replay=_may_replay(step))
+        self._watch = StatisticsWatch(norms, counted, step.pl_module, may_replay=may_replay)
         desk = Desk.of(step.trainer)
         desk.watch("train_batch_start", self._on_second_batch)
         desk.watch("train_batch_end", self._on_batch_end)
@@ -145,28 +145,6 @@ class PaddingProbe:
         sizes = inputs[1] if len(inputs) > 1 else None  # sequences that reach each position, not rising
         if sizes is not None and sizes.is_cpu and sizes.numel() and bool(sizes[0] != sizes[-1]):
             self.padded.add(op.index)
-
-
-def _may_replay(step: FirstStep) -> bool:
-    """Whether a step of this run can be repeated without harm and its loss is that of a batch."""
-    graph, module = step.graph, step.pl_module
-    varies = graph.answer(from_batch)
-    return (
-        module.automatic_optimization
-        and not graph.blind
-        and bool(graph.losses)
-        and varies.issuperset(graph.losses)
-        and not is_about_the_batch(graph)
-        and not any(is_cumulative(graph, norm) for norm in graph.answer(batch_norms))
-        and iterator_in(module) is None
-        and not _has_environment(module)
-    )
-
-
-def _has_environment(pl_module: LightningModule) -> bool:
-    """Whether a module holds something that is stepped and reset, as in reinforcement learning: no step comes twice."""
-    held = (value for module in pl_module.modules() for value in vars(module).values())
-    return any(callable(getattr(type(v), "step", None)) and callable(getattr(type(v), "reset", None)) for v in held)
 
 
 def _optimized(trainer: Trainer, pl_module: LightningModule) -> set[str]:

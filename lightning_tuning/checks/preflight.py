@@ -156,11 +156,10 @@ class Preflight(TuningCallback):
         if rehearsal.loss is None:
             Desk.of(trainer).journal.note("no preflight: the first step gave no loss.")
             return
-        blind = rehearsal.graph.blind[0] if rehearsal.graph.blind else ""
+        blind = next(iter(rehearsal.graph.blind), "")
         self._run(trainer, INITIAL, "LT206", blind, lambda: initial_trial(rehearsal))
         self._run(trainer, SCALING, "LT410", blind, lambda: scaling_trial(rehearsal))
-        mixing = self.allow_mixing
-        self._run(trainer, MIXING, "LT111", blind, lambda: mixing_trial(rehearsal, allow=mixing))
+        self._run(trainer, MIXING, "LT111", blind, lambda: mixing_trial(rehearsal, allow=self.allow_mixing))
         self._run(trainer, FUTURE, "LT112", blind, lambda: future_trial(rehearsal))
         seconds = _DATA_SHARE * self.max_seconds
         more: list[Finding] = []
@@ -213,8 +212,8 @@ class Preflight(TuningCallback):
         failed = [verdict for verdict in self.verdicts if verdict.outcome == "failed"]
         journal = Desk.of(trainer).journal
         own = {verdict.code for verdict in failed}
-        others = [finding for finding in journal.findings if finding.code not in own]
-        self.suspects = [suspect.finding for suspect in suspects(others)] if failed else []
+        others = [finding for finding in journal.findings if failed and finding.code not in own]
+        self.suspects = [suspect.finding for suspect in suspects(others)]
         if trainer.is_global_zero and self.verdicts:
             for reporter in journal.reporters:
                 if isinstance(reporter, TellsVerdicts):

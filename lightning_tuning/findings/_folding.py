@@ -1,4 +1,4 @@
-"""Two reports of the same finding as one."""
+"""What two ranks saw of the same finding, as one."""
 
 from __future__ import annotations
 
@@ -6,14 +6,7 @@ import dataclasses
 
 from lightning_tuning.findings.finding import Finding
 
-__all__ = ["both", "later"]
-
-
-def later(known: Finding, again: Finding) -> Finding:
-    """``again`` with the beginning and the count of ``known``."""
-    return dataclasses.replace(
-        again, step=known.step, epoch=known.epoch, rank=known.rank, count=known.count + again.count
-    )
+__all__ = ["both"]
 
 
 def both(known: Finding, other: Finding) -> Finding:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["Evidence", "Finding", "Severity"]
+__all__ = ["Evidence", "Finding", "Severity", "fold"]
 
 Evidence = Mapping[str, "float | int | str"]
 Key = tuple[str, str, str]
@@ -142,3 +142,10 @@ class Finding:
 
 def _jsonable(value: float | str) -> float | int | str:
     return str(float(value)) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def fold(known: Finding, again: Finding) -> Finding:
+    """``again`` with the beginning and the count of ``known``."""
+    return dataclasses.replace(
+        again, step=known.step, epoch=known.epoch, rank=known.rank, count=known.count + again.count
+    )

@@ -8,11 +8,11 @@ import weakref
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal, NoReturn, get_args
 
-from lightning_tuning.findings._folding import both, later
+from lightning_tuning.findings._folding import both
 from lightning_tuning.findings.causes import GROWN
 from lightning_tuning.findings.diagnosis import Diagnose, Diagnosis, TellsDiagnosis
 from lightning_tuning.findings.errors import TuningError, TuningWarning, warn_of
-from lightning_tuning.findings.finding import Finding, Key, Severity
+from lightning_tuning.findings.finding import Finding, Key, Severity, fold
 from lightning_tuning.findings.gate import OutcomeGate, ProgressState
 from lightning_tuning.findings.reporter import Reporter
 from lightning_tuning.findings.selection import Selection
@@ -136,7 +136,7 @@ class Journal:
             epoch=epoch,
             rank=self.rank,
         )
-        folded = folded if known is None else later(known, folded)
+        folded = folded if known is None else fold(known, folded)
         severity = self._gate.severity(folded)
         self._folded[finding.key] = folded = dataclasses.replace(
             folded, severity=max(severity, known.severity) if known else severity
@@ -154,7 +154,7 @@ class Journal:
         finding = dataclasses.replace(finding, step=step, last_step=step, epoch=epoch, rank=self.rank)
         if finding in self.selection:
             known = self._folded.get(finding.key)
-            self._folded[finding.key] = finding if known is None else later(known, finding)
+            self._folded[finding.key] = finding if known is None else fold(known, finding)
             self._announced[finding.key] = finding.severity
             self._gate.take(finding)
             if self.rank == 0:

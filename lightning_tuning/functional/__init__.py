@@ -11,7 +11,7 @@ from lightning_tuning.functional.initialization import (
     initialize_,
     set_forget_bias_,
 )
-from lightning_tuning.functional.norms import global_norm, tensor_norms
+from lightning_tuning.functional.norms import global_norm, join_norms, separate_norms, tensor_norms
 
 __all__ = [
     "activation_gain",
@@ -21,6 +21,8 @@ __all__ = [
     "hessian_top_eigenvalue",
     "initial_std",
     "initialize_",
+    "join_norms",
+    "separate_norms",
     "set_forget_bias_",
     "split_decay_groups",
     "tensor_norms",

@@ -28,7 +28,7 @@ _TRIES = 3
 """Repetitions of a step that comes out finite, before that is believed."""
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class Scene:
     """A batch under way: what is needed to run it again; with the defaults, the time between two batches.
 
@@ -37,7 +37,7 @@ class Scene:
         batch_idx: its index in the epoch.
         rng: the random number generators before it; ``None``: nobody wanted them.
         replay: it may be run again to find out why it is bad.
-        losses: those that went backward and were not judged yet.
+        losses: those that went backward and were not judged yet; numbers where they lie on the host anyway.
         unscaled: the same without a GradScaler's factor, where somebody asks for that.
         seen: those that were judged; unscaled if they were asked for.
         bad: it was found to be; what is left of it is dropped.
@@ -49,8 +49,8 @@ class Scene:
     batch_idx: int = 0
     rng: RngState | None = None
     replay: bool = False
-    losses: list[Tensor] = dataclasses.field(default_factory=list)
-    unscaled: list[Tensor] = dataclasses.field(default_factory=list)
+    losses: list[Tensor | float] = dataclasses.field(default_factory=list)
+    unscaled: list[Tensor | float] = dataclasses.field(default_factory=list)
     seen: list[float] = dataclasses.field(default_factory=list)
     bad: bool = False
     stepped: bool = False

@@ -24,11 +24,12 @@ def several_ranks() -> bool:
     return _IS_AVAILABLE and dist.is_initialized() and dist.get_world_size() > 1
 
 
-def read_together(numbers: Sequence[Tensor | float]) -> tuple[list[float], bool]:
+def read_together(numbers: Sequence[Tensor | float], *, together: bool | None = None) -> tuple[list[float], bool]:
     """Read 0-d tensors back to the host: the one device sync of a step.
 
     Args:
         numbers: tensors, joined where the first of them lies, or floats, which are on the host already.
+        together: what :func:`several_ranks` says, for whoever asked already: that takes longer than all the rest.
 
     Returns:
         The numbers of this rank, and whether one of them is not finite on any rank. Every rank must call it: with
@@ -38,8 +39,9 @@ def read_together(numbers: Sequence[Tensor | float]) -> tuple[list[float], bool]
         >>> read_together([torch.tensor(1.5), float("inf")])
         ([1.5, inf], True)
     """
-    together = several_ranks()
-    if not (together or any(isinstance(n, Tensor) and not n.is_cpu for n in numbers)):
+    if together is None:
+        together = several_ranks()
+    if not (together or [n for n in numbers if isinstance(n, Tensor) and not n.is_cpu]):
         own = [float(n) for n in numbers]
         return own, not math.isfinite(sum(own))
     device = next((n.device for n in numbers if isinstance(n, Tensor)), None)

@@ -7,7 +7,6 @@ import statistics
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor
 
 from lightning_tuning.findings import Finding
 from lightning_tuning.guards import _actions
@@ -30,6 +29,7 @@ class RollbackGuard(StepGuard):
     def _begin(self) -> None:
         super()._begin()
         self._rollback = self._make_rollback()
+        self._keep_unscaled = None if self._rollback is None else self._unscale
         self._going_back_for = ""
         self._is_condemned = False
 
@@ -46,22 +46,16 @@ class RollbackGuard(StepGuard):
         if self._rollback is not None:
             self._rollback.batch_start(trainer, pl_module)
 
-    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        """A GradScaler's factor changes: what a loss is compared with must be without it."""
-        super().on_before_backward(trainer, pl_module, loss)
-        scaler: Any = None if self._rollback is None else _actions.scaler_of(trainer)
-        if scaler is not None:
-            self._scene.unscaled.append(self._scene.losses[-1] / scaler._scale)
-
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Go back, if the batch was reason to; else learn how it went."""
         scene = self._scene
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        if self._rollback is not None and not scene.bad:
-            self._rollback.batch_end(trainer, pl_module, _loss(trainer, scene))
-        self._go_back(trainer, pl_module)
+        if self._rollback is not None:
+            if not scene.bad:
+                self._rollback.batch_end(trainer, pl_module, _loss(trainer, scene))
+            self._go_back(trainer, pl_module)
 
     def tuning_state(self) -> dict[str, Any]:
         """With the rollbacks so far."""
@@ -73,6 +67,12 @@ class RollbackGuard(StepGuard):
         super().load_tuning_state(state)
         if self._rollback is not None and "rollback" in state:
             self._rollback.load_state_dict(state["rollback"])
+
+    def _unscale(self, trainer: Trainer) -> None:
+        """A GradScaler's factor changes: what a loss is compared with must be without it."""
+        scaler: Any = _actions.scaler_of(trainer)
+        if scaler is not None:
+            self._scene.unscaled.append(self._scene.losses[-1] / scaler._scale)
 
     def _act(self, trainer: Trainer, finding: Finding, *, mendable: bool) -> None:
         """Raise if there is no way back, or say that the run goes back; for an accumulation window once."""

@@ -16,7 +16,7 @@ from lightning_tuning.guards._averages import stand_before_averages
 from lightning_tuning.guards._diagnosis import Scene, diagnose, facts_of, non_finite_anywhere
 from lightning_tuning.guards._incident import Incident, Response
 from lightning_tuning.guards._memory import Memory
-from lightning_tuning.guards._ranks import exchange, read_together
+from lightning_tuning.guards._ranks import exchange, read_together, several_ranks
 from lightning_tuning.guards._samples import SampleIndices
 from lightning_tuning.guards._snapshot import BatchSnapshot
 from lightning_tuning.measure import Meter
@@ -58,12 +58,15 @@ class StepGuard(TuningCallback):
         self._meter: Meter | None = None
         self._checked_at: int | None = None
         self._minimums: tuple[int | None, int | None] | None = None
+        self._together: bool | None = None
+        self._keep_unscaled: Any = None  # asked with the trainer after each loss
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """A new fit starts with no memory."""
         super().setup(trainer, pl_module, stage)
         if stage == "fit":
             self._begin()
+            self._meter = Desk.of(trainer).meter
             _actions.refuse_discord(trainer, self)
             stand_before_averages(trainer, self)
 
@@ -84,6 +87,7 @@ class StepGuard(TuningCallback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Modules may have been added or replaced."""
         self._snapshot = None
+        self._together = several_ranks()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Keep what is needed to undo the batch, and to run it again."""
@@ -96,13 +100,14 @@ class StepGuard(TuningCallback):
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """Remember the loss, on its device."""
-        self._scene.losses.append(loss.detach() if loss.ndim == 0 else loss.detach().sum())
+        loss = loss if loss.ndim == 0 else loss.sum()
+        self._scene.losses.append(loss.item() if loss.is_cpu else loss.detach())
+        if self._keep_unscaled is not None:
+            self._keep_unscaled(trainer)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Decide before the update."""
-        if self._meter is None:
-            self._meter = Desk.of(trainer).meter
-        norms = self._meter.gradient_norms(optimizer, self)
+        norms = (self._meter or Desk.of(trainer).meter).gradient_norms(optimizer, self)
         self._scene.stepped = True
         self._decide(trainer, pl_module, norms.total, [optimizer])
 
@@ -156,7 +161,8 @@ class StepGuard(TuningCallback):
         """Let the update pass or not; the same on every rank."""
         if not self._scene.bad:
             scene = self._scene
-            (own, *others), suspicious = read_together([norm, *scene.losses, *scene.unscaled])
+            numbers = [norm, *scene.losses, *scene.unscaled]
+            (own, *others), suspicious = read_together(numbers, together=self._together)
             scene.seen += others[-len(scene.losses) :]
             if suspicious:
                 self._examine(trainer, pl_module, optimizers)
@@ -242,8 +248,7 @@ class StepGuard(TuningCallback):
             self._minimums = None
         if desk := Desk.find(trainer):  # none, if what ended the run came before its set-up
             desk.journal.notes += self._memory.notes()
-            for response in self._responses:
-                desk.journal.notes += response.notes()
+            desk.journal.notes += [note for response in self._responses for note in response.notes()]
         for response in self._responses:
             response.end(trainer)
         self._samples.end()

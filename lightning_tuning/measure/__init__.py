@@ -3,7 +3,8 @@
 from lightning_tuning.measure.curve import LossCurve, Point
 from lightning_tuning.measure.gradients import GradientNorms, plain_name
 from lightning_tuning.measure.landing import Landing
-from lightning_tuning.measure.meter import Meter, Reading
+from lightning_tuning.measure.meter import Meter
 from lightning_tuning.measure.progress import Progress
+from lightning_tuning.measure.reading import Reading
 
 __all__ = ["GradientNorms", "Landing", "LossCurve", "Meter", "Point", "Progress", "Reading", "plain_name"]

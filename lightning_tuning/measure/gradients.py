@@ -8,6 +8,7 @@ import operator
 import re
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import FSDPStrategy
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.distributed.fsdp import ShardingStrategy
 from torch.optim import Optimizer
 
-from lightning_tuning.functional import global_norm, tensor_norms
+from lightning_tuning.functional import global_norm, join_norms, separate_norms
 from lightning_tuning.measure.sharding import sharded_norms
 
 __all__ = ["GradientNorms", "GradientReader", "plain_name"]
@@ -33,21 +34,26 @@ def plain_name(name: str) -> str:
     return _WRAPPERS.sub("", name)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(eq=False, slots=True)
 class GradientNorms:
     """Norms of one optimizer's gradients: reduced over ranks, unscaled, not yet clipped.
 
     Attributes:
         names: dotted names of the parameters that have a gradient, in the optimizer's order.
-        each: float32 vector on the gradients' device, one L2 norm per name.
+        vector: one L2 norm per name: a float32 vector on the gradients' device, or ``None`` where that is the CPU.
         total: the global L2 norm: 0-d on that device, or a float where that is the CPU.
-        landed: the numbers of ``each`` where they lie on the host anyway, else ``None``.
+        landed: the norms as numbers where they lie on the host anyway, else ``None``.
     """
 
     names: tuple[str, ...]
-    each: Tensor
+    vector: Tensor | None
     total: Tensor | float
     landed: tuple[float, ...] | None = None
+
+    @property
+    def each(self) -> Tensor:
+        """One L2 norm per name, as a float32 vector on the gradients' device."""
+        return torch.tensor(self.landed or (), dtype=torch.float32) if self.vector is None else self.vector
 
 
 class GradientReader:
@@ -69,43 +75,46 @@ class GradientReader:
 
     def read(self, optimizer: Optimizer) -> GradientNorms:
         """The norms as they are now. Every rank must call it; nothing waits for the device."""
+        # Dotted names are looked up anew whenever a parameter is another one than the last time.
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        names = self._names_of(optimizer, parameters)
-        gradients = [p.grad for p in parameters]
+        known = self._known.get(id(optimizer))
+        if known is None or len(known[0]) != len(parameters) or not all(map(operator.is_, known[0], parameters)):
+            known = self._known[id(optimizer)] = parameters, self._names_of(parameters)
+        names, gradients = known[1], [p.grad for p in parameters]
         if self._copies is not None:  # which piece has no gradient differs between ranks, the vector's length must not
             gradients = [p.new_zeros(0) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
         present = [g for g in gradients if g is not None]
         if len(present) != len(gradients):
             names = tuple(name for name, g in zip(names, gradients, strict=True) if g is not None)
-        each = sharded_norms(present, flat_copies=self._copies) if self._is_sharded else tensor_norms(present)
+        scale = None if self._scaler is None else self._scale_left_in(optimizer)
+        if self._is_sharded:
+            each = sharded_norms(present, flat_copies=self._copies)
+        else:
+            norms = separate_norms(present)
+            if norms and scale is None and all([n.is_cpu for n in norms]):  # noqa: C419 (a generator costs twice that)
+                return _on_host(names, tuple([n.item() for n in norms]))
+            each = join_norms(norms)
         if not present:
             each = each.to(self._trainer.strategy.root_device)
-        if (scale := self._scale_left_in(optimizer)) is not None:
+        if scale is not None:
             each = each / scale
-        if not each.is_cpu:
-            return GradientNorms(names, each, global_norm(each))
-        landed = tuple(each.tolist())
-        return GradientNorms(names, each, math.sqrt(sum(map(operator.mul, landed, landed))), landed)
+        return _on_host(names, tuple(each.tolist())) if each.is_cpu else GradientNorms(names, each, global_norm(each))
 
-    def _names_of(self, optimizer: Optimizer, parameters: list[Tensor]) -> tuple[str, ...]:
-        """Dotted names, looked up anew whenever a parameter is another one than the last time."""
-        known = self._known.get(id(optimizer))
-        if known is not None and len(known[0]) == len(parameters) and all(map(operator.is_, known[0], parameters)):
-            return known[1]
+    def _names_of(self, parameters: list[Tensor]) -> tuple[str, ...]:
         name_of = {id(p): plain_name(n) for n, p in self._trainer.lightning_module.named_parameters()}
-        names = tuple(name_of.get(id(p), f"<unnamed {i}>") for i, p in enumerate(parameters))
-        self._known[id(optimizer)] = parameters, names
-        return names
+        return tuple(name_of.get(id(p), f"<unnamed {i}>") for i, p in enumerate(parameters))
 
     def _scale_left_in(self, optimizer: Optimizer) -> Tensor | None:
         """Fused optimizers get no ``unscale_``: their gradients still carry the GradScaler's factor here."""
-        if self._scaler is None:
-            return None
         raw = getattr(optimizer, "optimizer", optimizer)
         if not getattr(raw, "_step_supports_amp_scaling", False):
             return None
         scale: Tensor | None = self._scaler._scale  # `get_scale()` would read it back to the host
         return scale
+
+
+def _on_host(names: tuple[str, ...], norms: tuple[float, ...]) -> GradientNorms:
+    return GradientNorms(names, None, math.sqrt(sum(map(operator.mul, norms, norms))), norms)
 
 
 def _flat_copies(trainer: Trainer) -> int | None:

@@ -65,6 +65,12 @@ class Landing:
             self._under_way.popleft()
             receive(numbers if isinstance(numbers, list) else [part.tolist() for part in torch.split(numbers, sizes)])
 
+    def hand_on(self) -> None:
+        """Hand on what lies on the host, up to the first that is under way; asks no device."""
+        while self._under_way and self._under_way[0][1] is None:
+            numbers, _, _, receive = self._under_way.popleft()
+            receive(numbers)  # type: ignore[arg-type]  # only a device's are a tensor
+
     def clear(self) -> None:
         """Forget what is under way."""
         self._under_way.clear()

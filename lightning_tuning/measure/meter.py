@@ -2,53 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
+import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lightning_tuning.measure._extras import Extra, hand_out
+from lightning_tuning.measure._position import Position
 from lightning_tuning.measure.gradients import GradientNorms, GradientReader
 from lightning_tuning.measure.landing import Landing
+from lightning_tuning.measure.reading import Reading
 
-__all__ = ["Meter", "Reading"]
+__all__ = ["Meter"]
 
-
-@dataclasses.dataclass(frozen=True)
-class Reading:
-    """The landed numbers of one optimizer step, or of one batch that ended without a step.
-
-    Attributes:
-        step: ``trainer.global_step`` before the optimizer stepped.
-        epoch: ``trainer.current_epoch``.
-        loss: the training loss of the batch, undivided by gradient accumulation; ``None`` where the module returned
-            none. Of several readings of one batch only the last carries it.
-        optimizer: index of the optimizer; ``None`` for a batch without a measured step.
-        grad_norm: global L2 norm, before clipping; ``None`` likewise.
-        grad_norms: one L2 norm per name.
-        names: see :class:`GradientNorms`.
-        clip: the norm to which a callback of ours clipped this step, see :meth:`Meter.clip_at`; ``None`` if none did.
-    """
-
-    step: int
-    epoch: int
-    loss: float | None = None
-    optimizer: int | None = None
-    grad_norm: float | None = None
-    grad_norms: tuple[float, ...] = ()
-    names: tuple[str, ...] = ()
-    clip: float | None = None
-
-
-class _Extra(NamedTuple):
-    """Tensors of somebody's own, and who waits for them."""
-
-    tensors: Sequence[Tensor]
-    receive: Callable[[list[list[float]]], None]
+_TOGETHER = 10
+"""Readings handed on at once where they lie on the host anyway: the work on one costs a third of what it does when
+nothing of it is left in the caches. As many as the losses in a block of :class:`Progress`."""
 
 
 class _Measured(NamedTuple):
@@ -66,6 +40,10 @@ class Meter:
     Who needs gradient norms calls :meth:`gradient_norms` in ``on_before_optimizer_step``: the first call computes, the
     others get the same tensors. Who only watches subscribes and gets :class:`Reading` s with plain floats when they
     have landed, some steps later; the last ones at the end of fit. Nothing here makes the host wait for the device.
+
+    Attributes:
+        at_once: hand every reading on at the end of its own batch if it has landed by then; by default up to ten
+            together, unless one is to be logged or is not finite.
     """
 
     _by_trainer: ClassVar[weakref.WeakKeyDictionary[Trainer, Meter]] = weakref.WeakKeyDictionary()
@@ -75,11 +53,13 @@ class Meter:
         self._landing = Landing()
         self._subscribers: list[Callable[[Reading], None]] = []
         self._reader: GradientReader | None = None
+        self._position: Position | None = None
         self._known: dict[int, tuple[list[int], GradientNorms]] = {}
         self._of_batch: list[_Measured] = []
-        self._extras: list[_Extra] = []
+        self._extras: list[Extra] = []
         self._clips: dict[int, float] = {}
         self._is_dropped = False
+        self._is_due = self._is_delivering = self.at_once = False
 
     @classmethod
     def of(cls, trainer: Trainer) -> Meter:
@@ -122,11 +102,11 @@ class Meter:
 
     def put(self, tensors: Sequence[Tensor], receive: Callable[[list[list[float]]], None]) -> None:
         """Land ``tensors`` (0-d or 1-d) with the numbers of the batch that ends next; see :meth:`Landing.send`."""
-        self._extras.append(_Extra(tensors, receive))
+        self._extras.append(Extra(tensors, receive))
 
     def clip_at(self, optimizer: Optimizer, threshold: float) -> None:
         """Gradients of this step are clipped to ``threshold``; told by a callback of ours that does so."""
-        self._clips[self._index_of(optimizer)] = threshold
+        self._clips[self._where().index_of(optimizer)] = threshold
 
     def drop_batch(self) -> None:
         """What this batch gave says nothing of the run and lands nowhere; told by a guard that drops it."""
@@ -139,7 +119,8 @@ class Meter:
         if self._is_dropped:
             self._is_dropped, measured, loss = False, [], None
         if loss is not None and not measured:
-            measured = [_Measured(self._trainer.global_step, self._trainer.current_epoch)]
+            position = self._where()
+            measured = [_Measured(position.step, position.epoch)]
         extras, self._extras = self._extras, []
         for one in measured:
             is_last = one is measured[-1]
@@ -147,8 +128,14 @@ class Meter:
         if extras and not measured:
             self._send_alone(extras)
         self._clips.clear()
+        if self._landing and (self._is_due or self.at_once or len(self._landing) >= _TOGETHER):
+            self._deliver(self._landing.collect)
+            self._is_due = bool(self._landing)
+
+    def hand_on(self) -> None:
+        """Hand on what lies on the host, before somebody asks how the run goes; asks no device."""
         if self._landing:
-            self._landing.collect()
+            self._deliver(self._landing.hand_on)
 
     @property
     def log_step(self) -> int | None:
@@ -175,7 +162,7 @@ class Meter:
         extras, self._extras = self._extras, []
         if extras:
             self._send_alone(extras)
-        self._landing.collect(wait=True)
+        self._deliver(functools.partial(self._landing.collect, wait=True))
 
     def reset(self) -> None:
         """Forget subscribers and everything under way: a new fit begins."""
@@ -185,50 +172,71 @@ class Meter:
         self._of_batch.clear()
         self._extras.clear()
         self._clips.clear()
-        self._reader, self._is_dropped = None, False
+        self._reader = self._position = None
+        self._is_dropped, self._is_due, self.at_once = False, False, False
+
+    def _deliver(self, how: Callable[[], None]) -> None:
+        """Every subscriber has one reading before any of them gets the next, also where one of them asks for more."""
+        if not self._is_delivering:
+            self._is_delivering = True
+            try:
+                how()
+            finally:
+                self._is_delivering = False
+
+    def _where(self) -> Position:
+        if self._position is None:
+            self._position = Position(self._trainer)
+        return self._position
 
     def _put(self, optimizer: Optimizer, norms: GradientNorms) -> None:
         """Keep ``norms`` for the end of the batch; of several evaluations for one step the last."""
-        step, index = self._trainer.global_step, self._index_of(optimizer)
+        position = self._where()
+        step, index = position.step, position.index_of(optimizer)
         if self._of_batch:
             self._of_batch = [one for one in self._of_batch if one.optimizer != index or one.step != step]
-        self._of_batch.append(_Measured(step, self._trainer.current_epoch, index, norms))
+        self._of_batch.append(_Measured(step, position.epoch, index, norms))
 
-    def _index_of(self, optimizer: Optimizer) -> int:
-        return next((i for i, known in enumerate(self._trainer.optimizers) if _raw(known) is _raw(optimizer)), 0)
-
-    def _send(self, one: _Measured, loss: Tensor | None, extras: Sequence[_Extra] = ()) -> None:
-        trainer, norms = self._trainer, one.norms
+    def _send(self, one: _Measured, loss: Tensor | None, extras: Sequence[Extra] = ()) -> None:
+        norms = one.norms
         log_step = None if norms is None else self.log_step
-        tensors = [] if loss is None else [loss.detach()]
+        divided_by, own_loss = 1, None
+        if loss is not None and self._where().is_automatic:
+            divided_by = self._trainer.accumulate_grad_batches
+        under_way: list[Tensor] = []
+        if loss is not None and loss.is_cpu:
+            own_loss = (loss.tolist()[0] if loss.dim() else loss.item()) * divided_by
+        elif loss is not None:
+            under_way.append(loss.detach())
         if norms is not None and norms.landed is None:
-            tensors += [norms.each, norms.total]  # type: ignore[list-item]  # what has not landed is on the device
+            under_way += [norms.each, norms.total]  # type: ignore[list-item]  # they are on the device too
         for extra in extras:
-            tensors += extra.tensors
+            under_way += extra.tensors
         clip = None if one.optimizer is None else self._clips.get(one.optimizer)
-        divided_by = 1
-        if loss is not None and trainer.lightning_module.automatic_optimization:
-            divided_by = trainer.accumulate_grad_batches
 
         def receive(numbers: list[list[float]]) -> None:
-            own_loss = None if loss is None else numbers.pop(0)[0] * divided_by
-            landed = Reading(one.step, one.epoch, own_loss)
-            if norms is not None:
+            of_loss = numbers.pop(0)[0] * divided_by if loss is not None and own_loss is None else own_loss
+            if norms is None:
+                landed = Reading(one.step, one.epoch, of_loss)
+            else:
                 if norms.landed is not None:
                     each, total = norms.landed, float(norms.total)
                 else:
                     each, total = tuple(numbers.pop(0)), numbers.pop(0)[0]
-                landed = Reading(one.step, one.epoch, own_loss, one.optimizer, total, each, norms.names, clip)
+                landed = Reading(one.step, one.epoch, of_loss, one.optimizer, total, each, norms.names, clip)
                 if log_step is not None:
                     self._log(landed, log_step)
             for subscriber in self._subscribers:
                 subscriber(landed)
-            _hand_out(extras, numbers)
+            hand_out(extras, numbers)
 
-        self._landing.send(tensors, receive)
+        if under_way or log_step is not None or not _is_finite(own_loss, norms):
+            self._is_due = True
+        self._landing.send(under_way, receive)
 
-    def _send_alone(self, extras: Sequence[_Extra]) -> None:
-        self._landing.send([t for extra in extras for t in extra.tensors], functools.partial(_hand_out, extras))
+    def _send_alone(self, extras: Sequence[Extra]) -> None:
+        self._is_due = True
+        self._landing.send([t for extra in extras for t in extra.tensors], functools.partial(hand_out, extras))
 
     def _log(self, reading: Reading, step: int) -> None:
         several = len(self._trainer.optimizers) > 1
@@ -236,13 +244,6 @@ class Meter:
         self.log({name: float(reading.grad_norm or 0.0)}, step)
 
 
-def _hand_out(extras: Sequence[_Extra], numbers: list[list[float]]) -> None:
-    """To each its own, from the numbers of all of them."""
-    for extra in extras:
-        own, numbers = numbers[: len(extra.tensors)], numbers[len(extra.tensors) :]
-        extra.receive(own)
-
-
-def _raw(optimizer: Any) -> Optimizer:
-    raw: Optimizer = getattr(optimizer, "optimizer", optimizer)
-    return raw
+def _is_finite(loss: float | None, norms: GradientNorms | None) -> bool:
+    total = 0.0 if norms is None or norms.landed is None else norms.total
+    return math.isfinite((loss or 0.0) + total)

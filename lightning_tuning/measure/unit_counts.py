@@ -30,9 +30,8 @@ class UnitCounts(Metric):
         >>> counts = UnitCounts([2])
         >>> for silent in (torch.tensor([1.0, 1.0]), torch.tensor([1.0, 0.0])):
         ...     counts.update({0: (silent, None, torch.tensor([3.0, 0.0, 0.0, 0.0]))})
-        >>> dead, looks, numbers = counts.compute()
-        >>> dead.tolist(), looks.tolist(), numbers[0].tolist()
-        ([1.0], [2.0], [6.0, 0.0, 0.0, 0.0])
+        >>> counts.compute().tolist()
+        [[1.0, 2.0, 6.0, 0.0, 0.0, 0.0]]
     """
 
     full_state_update = False
@@ -61,9 +60,9 @@ class UnitCounts(Metric):
         silent, moved, numbers = [], [], []
         for index, count in enumerate(self._units):
             one, other, sums = seen.get(index, (None, None, None))
-            silent.append(blank(count) if one is None else one)
-            moved.append(blank(count) if other is None else other)
-            numbers.append(blank(NUMBERS) if sums is None else sums)
+            silent.append(blank(count) if one is None else one.to(self.looks.device, non_blocking=True))
+            moved.append(blank(count) if other is None else other.to(self.looks.device, non_blocking=True))
+            numbers.append(blank(NUMBERS) if sums is None else sums.to(self.looks.device, non_blocking=True))
         self.silent = self.silent + torch.cat(silent)
         self.moved = self.moved + torch.cat(moved)
         self.numbers = self.numbers + torch.stack(numbers)
@@ -71,12 +70,12 @@ class UnitCounts(Metric):
             self.looks.device, non_blocking=True
         )
 
-    def compute(self) -> tuple[Tensor, Tensor, Tensor]:
-        """By layer: units silent in every look and never with a gradient; looks; sums of the numbers."""
+    def compute(self) -> Tensor:
+        """A row for each layer: units silent in every look and never with a gradient; looks; sums of its numbers."""
         looks = torch.split(self.looks, 1)
         parts = zip(torch.split(self.silent, self._units), torch.split(self.moved, self._units), looks, strict=True)
         dead = [((silent >= look) & (moved == 0)).sum().float() * (look[0] > 0) for silent, moved, look in parts]
-        return torch.stack(dead), self.looks.clone(), self.numbers.clone()
+        return torch.cat([torch.stack(dead)[:, None], self.looks[:, None], self.numbers], dim=1)
 
     def counts(self) -> dict[str, Tensor]:
         """The states on the host, for a checkpoint. A device sync."""

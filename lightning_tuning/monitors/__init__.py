@@ -11,6 +11,7 @@ from lightning_tuning.monitors.rate import RateMonitor
 from lightning_tuning.monitors.stability_probe import StabilityProbe
 from lightning_tuning.monitors.stale_gradient import StaleGradientMonitor
 from lightning_tuning.monitors.update import UpdateMonitor
+from lightning_tuning.monitors.variance_shift import VarianceShiftMonitor
 
 __all__ = [
     "ActivationMonitor",
@@ -24,4 +25,5 @@ __all__ = [
     "StabilityProbe",
     "StaleGradientMonitor",
     "UpdateMonitor",
+    "VarianceShiftMonitor",
 ]

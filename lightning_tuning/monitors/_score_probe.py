@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+import dataclasses
+from collections.abc import Collection, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from lightning_tuning.findings import Finding
+from lightning_tuning.findings.gate import PERSISTENCE
+from lightning_tuning.measure import plain_name
 from lightning_tuning.measure.activations import attention_scores, score_spread
 from lightning_tuning.rules._activation_layers import ATTENTION, ActivationLayer
-from lightning_tuning.trace import Op
+from lightning_tuning.rules._trained import seem_trained
+from lightning_tuning.rules._weight_facts import weight_facts
+from lightning_tuning.rules.attention_collapse import large_scores
+from lightning_tuning.trace import Graph, Op
 
 __all__ = ["ScoreProbe"]
 
@@ -35,14 +42,18 @@ class ScoreProbe:
         scores = attention_scores(inputs[0], inputs[1], None, mask, 0.0, causal, scale, gqa)
         self._spreads[op.index] = score_spread(scores)
 
-    def spreads(self, layers: Sequence[ActivationLayer]) -> Iterator[tuple[ActivationLayer, float]]:
-        """The largest of each attention among ``layers``. A device sync."""
+    def findings(self, graph: Graph, layers: Sequence[ActivationLayer], pl_module: nn.Module) -> list[Finding]:
+        """What is wrong with fresh weights: scores that are too large. A device sync.
+
+        It was so at the start, which is no reading that may fade: it counts as often as the gate asks for.
+        """
         known = [(layer, op) for layer in layers for op in layer.ops if op in self._spreads]
-        largest: dict[tuple[str, ...], tuple[ActivationLayer, float]] = {}
-        if known:
-            values = torch.stack([self._spreads[op] for _, op in known]).tolist()
-            for (layer, _), value in zip(known, values, strict=True):
-                if value >= largest.get(layer.key, (layer, 0.0))[1]:
-                    largest[layer.key] = layer, value
+        values = torch.stack([self._spreads[op] for _, op in known]).tolist() if known else []
         self._spreads.clear()
-        yield from largest.values()
+        large: dict[tuple[str, ...], Finding] = {}
+        for (layer, _), value in zip(known, values, strict=True):
+            if (finding := large_scores(layer, value)) is not None:
+                large.setdefault(layer.key, dataclasses.replace(finding, count=PERSISTENCE))
+        if large and seem_trained(graph, weight_facts({plain_name(n): p for n, p in pl_module.named_parameters()})):
+            return []
+        return list(large.values())

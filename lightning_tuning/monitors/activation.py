@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -15,7 +14,6 @@ from lightning_tuning.monitors._activation_verdict import Verdict
 from lightning_tuning.monitors._activation_watch import ActivationWatch, sites_of
 from lightning_tuning.monitors._score_probe import ScoreProbe
 from lightning_tuning.rules._activation_layers import ActivationLayer, activation_layers
-from lightning_tuning.rules.attention_collapse import large_scores
 from lightning_tuning.rules.suggest_normalization import BAD, suggest_normalization
 from lightning_tuning.runtime import Desk, Sparing, TuningCallback
 from lightning_tuning.trace import Graph, why_not_live
@@ -166,15 +164,14 @@ class ActivationMonitor(TuningCallback):
             if len(trainer.optimizers) > 1:  # a discriminator may be as sure as it likes
                 layers = [layer for layer in layers if layer.kind != "squash"]
             self._graph, self._layers = graph, layers
-            if trainer.global_step == 0:
-                for layer, spread in self._probe.spreads(layers):
-                    if (finding := large_scores(layer, spread)) is not None:
-                        self.report(trainer, dataclasses.replace(finding, count=3), once=True)
+            for finding in self._probe.findings(graph, layers, pl_module) if trainer.global_step == 0 else ():
+                self.report(trainer, finding, once=True)
 
     def _look(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._abandon()
         if not self._has_agreed:
-            self._agree(trainer, pl_module)
+            with Sparing(Desk.of(trainer).journal, self):
+                self._agree(trainer, pl_module)
         if self._watch is None:
             self._due = float("inf")
             return
@@ -187,7 +184,7 @@ class ActivationMonitor(TuningCallback):
                 if not self._is_blind:
                     self._is_blind = True
                     desk.journal.note(f"blind here: {reason} ActivationMonitor does not look at such steps.")
-            elif not desk.tracer.running:
+            elif not (desk.tracer.running or desk.tracer.wanted):
                 self._watch.start()
 
     def _agree(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -206,6 +203,8 @@ class ActivationMonitor(TuningCallback):
         if not several and self._restored.get("layers") == keys:  # of several ranks a checkpoint knows but the first
             self._watch.counts.load_counts(self._restored["counts"])
         self._restored = {}
+        if suggest_normalization(graph, BAD) is None:
+            self._graph = None  # nothing more to ask it
 
     def _finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The end of a looked-at batch: the same collectives on every rank, whatever was seen."""
@@ -216,21 +215,23 @@ class ActivationMonitor(TuningCallback):
             watch.finish(pl_module)
         if self._looks % _WINDOW == 0:
             log_step = Desk.of(trainer).meter.log_step
-            verdict = Verdict(watch.layers, self._since, trainer.global_step, trainer.current_epoch, log_step)
-            dead, looks, numbers = watch.counts.compute()
+            verdict = Verdict(
+                watch.layers, trainer.world_size, self._since, trainer.global_step, trainer.current_epoch, log_step
+            )
+            counted = watch.counts.compute()
             watch.counts.reset()
             self._since = trainer.global_step
             receive = functools.partial(self._judge, trainer, verdict)
-            self._landing.send([dead, looks / trainer.world_size, numbers.flatten()], receive)
+            self._landing.send([counted.flatten()], receive)
             self._advise(trainer)
 
     def _judge(self, trainer: Trainer, verdict: Verdict, landed: list[list[float]]) -> None:
         desk = Desk.of(trainer)
         with Sparing(desk.journal, self):
-            for finding in verdict.findings(*landed):
+            for finding in verdict.findings(landed[0]):
                 if trainer.is_global_zero:  # all ranks know the same
                     desk.journal.report(finding, step=verdict.step, epoch=verdict.epoch)
-            if numbers := verdict.numbers(*landed):
+            if numbers := verdict.numbers(landed[0]):
                 desk.meter.log(numbers, verdict.log_step)
 
     def _advise(self, trainer: Trainer) -> None:

@@ -20,6 +20,8 @@ __all__ = ["ClippingMonitor"]
 
 _EVERY = 5
 """Optimizer steps from one reading to the next: a share of 40 is known to 8 %, and Lightning logs at multiples of 5."""
+_UNDER_WAY = 100
+"""Readings to be logged that have not landed; more were dropped on their way, with a batch that a guard left out."""
 _JUDGED = 10
 """Readings from one verdict to the next."""
 
@@ -80,6 +82,7 @@ class ClippingMonitor(TuningCallback):
         self._judges: dict[int, ClippingJudge] = {}
         self._readings: dict[int, int] = {}
         self._facts: dict[int, _Facts] = {}
+        self._to_log: dict[int, int] = {}
         self._bound: float | None = None
         self._by_effect = False
         self._optimizers = 1
@@ -123,8 +126,10 @@ class ClippingMonitor(TuningCallback):
             adaptive=is_adaptive(optimizer),
             epoch=trainer.current_epoch,
         )
+        step = trainer.global_step
+        if (log_step := meter.log_step) is not None:
+            self._to_log = {step: log_step} if len(self._to_log) >= _UNDER_WAY else {**self._to_log, step: log_step}
         if self._by_effect and norms.names:
-            step = trainer.global_step
             look = functools.partial(self._look_again, optimizer, index, step, norms.total)
             Desk.of(trainer).watch("train_batch_end", look)
 
@@ -181,7 +186,8 @@ class ClippingMonitor(TuningCallback):
         judge = self._judge_of(index)
         judge.take(before, after)
         self._readings[index] = count = self._readings.get(index, 0) + 1
-        if after is not None and (log_step := desk.meter.log_step) is not None and (share := judge.share) is not None:
+        log_step = self._to_log.pop(step, None)
+        if after is not None and log_step is not None and (share := judge.share) is not None:
             several = f"/optimizer_{index}" if self._optimizers > 1 else ""
             desk.meter.log({f"tuning/clipped_share{several}": share}, log_step)
         if count % _JUDGED == 0 and desk.progress.state not in ("learning", "converged"):

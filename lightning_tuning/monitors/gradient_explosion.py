@@ -99,6 +99,8 @@ class GradientExplosionMonitor(TuningCallback):
 
         Source: Google's tuning playbook clips at the 90th percentile of the gradient norms.
         """
+        if self._meter is not None:
+            self._meter.hand_on()
         judge = self._judges.get(optimizer)
         return None if judge is None else judge.suggested_clip()
 

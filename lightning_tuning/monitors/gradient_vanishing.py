@@ -23,6 +23,8 @@ from lightning_tuning.trace import Graph
 
 __all__ = ["GradientVanishingMonitor"]
 
+_UNDER_WAY = 100
+"""Looks that have not landed; more were dropped on their way, with a batch that a guard left out."""
 _MOVED = 1e-6
 """Of a norm; less is rounding. Who moves without a gradient is written to by somebody else: an average, a codebook."""
 
@@ -71,11 +73,13 @@ class GradientVanishingMonitor(TuningCallback):
     def _begin(self) -> None:
         self._vanishing: VanishingJudge | None = None
         self._silences: dict[int, SilenceJudge] = {}
-        self._begun: dict[int, int] = {}
+        self._open: set[int] = set()
+        self._steps: dict[int, int] = {}
+        self._due: set[int] = set()
         self._norms: dict[str, float] = {}
         self._moved: set[str] = set()
         self._loaded: dict[str, Any] = {}
-        self._is_sharded, self._optimizers = False, 1
+        self._is_sharded = False
         self._meter: Meter | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -94,27 +98,30 @@ class GradientVanishingMonitor(TuningCallback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say what cannot be seen."""
-        self._optimizers = max(1, len(trainer.optimizers))
         if self._is_sharded:
             note = "blind here: FSDP's flat pieces hide the parameters. May have missed something: LT603."
             Desk.of(trainer).journal.note(note)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Have the norms measured, as long as they are judged."""
-        index = self._begun.get(id(optimizer))
-        if index is None:
-            index = self._know(trainer, pl_module, optimizer)
-        silence = self._silences.get(index)
-        is_open = silence is not None and not silence.is_done
-        if is_open or (trainer.global_step // self._optimizers + 1) % self.every_n_steps == 0:
-            meter = self._meter or Desk.of(trainer).meter
-            meter.gradient_norms(optimizer, self)
+        key = id(optimizer)
+        self._steps[key] = steps = self._steps.get(key, 0) + 1
+        is_due = steps % self.every_n_steps == 0
+        if not (is_due or self._open or steps == 1):
+            return
+        if steps == 1:
+            self._know(trainer, pl_module, optimizer)
+        if is_due:
+            self._due = {trainer.global_step, *(self._due if len(self._due) < _UNDER_WAY else ())}
+        meter = self._meter or Desk.of(trainer).meter
+        meter.gradient_norms(optimizer, self)
 
     def tuning_state(self) -> dict[str, Any]:
         """What was seen so far, and of whom."""
+        known = {index: judge.state_dict() for index, judge in self._silences.items()}
         return {
-            "silences": {index: judge.state_dict() for index, judge in self._silences.items()},
-            "vanishing": None if self._vanishing is None else self._vanishing.state_dict(),
+            "silences": {**self._loaded.get("silences", {}), **known},
+            "vanishing": self._loaded.get("vanishing") if self._vanishing is None else self._vanishing.state_dict(),
             "norms": dict(self._norms),
             "moved": sorted(self._moved),
         }
@@ -125,21 +132,21 @@ class GradientVanishingMonitor(TuningCallback):
         self._norms, self._moved = dict(state["norms"]), set(state["moved"])
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_meter": None, "_begun": {}}  # they are of this process
+        return {**self.__dict__, "_meter": None, "_steps": {}}  # they are of this process
 
-    def _know(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> int:
+    def _know(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """The optimizer's first step: what it holds is all there is from the start."""
         raw = getattr(optimizer, "optimizer", optimizer)
         optimizers = [getattr(one, "optimizer", one) for one in trainer.optimizers]
         index = next((i for i, one in enumerate(optimizers) if one is raw), 0)
-        self._begun[id(optimizer)] = index
         if not self._is_sharded and index not in self._silences:
             held = {id(p) for group in raw.param_groups for p in group["params"] if p.requires_grad}
             named = {plain_name(name): p.ndim >= 2 for name, p in pl_module.named_parameters() if id(p) in held}
             self._silences[index] = SilenceJudge(named)
             if (state := self._loaded.get("silences", {}).get(index)) is not None:
                 self._silences[index].load_state_dict(state)
-        return index
+            if not self._silences[index].is_done:
+                self._open.add(index)
 
     def _look(self, trainer: Trainer, pl_module: LightningModule, graph: Graph) -> None:
         """Which weights can be compared. A device sync, once in a run."""
@@ -163,13 +170,15 @@ class GradientVanishingMonitor(TuningCallback):
                 self._vanishing.load_state_dict(self._loaded["vanishing"])
 
     def _judge(self, desk: Desk, pl_module: LightningModule, reading: Reading) -> None:
-        if reading.optimizer is None or reading.grad_norm is None:
-            return
-        silence = self._silences.get(reading.optimizer)
-        if silence is not None and not silence.is_done:
+        if reading.optimizer in self._open:
+            silence = self._silences[reading.optimizer]
             self._listen(desk, pl_module, silence, reading)
-        if self._vanishing is not None and (reading.step + 1) % self.every_n_steps == 0:
-            self._compare(desk, self._vanishing, reading)
+            if silence.is_done:
+                self._open.discard(reading.optimizer)
+        if reading.step in self._due and reading.grad_norm is not None:
+            self._due.discard(reading.step)
+            if self._vanishing is not None:
+                self._compare(desk, self._vanishing, reading)
 
     def _compare(self, desk: Desk, judge: VanishingJudge, reading: Reading) -> None:
         finding = judge.judge(dict(zip(reading.names, reading.grad_norms, strict=True)), step=reading.step)

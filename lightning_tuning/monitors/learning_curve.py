@@ -164,7 +164,8 @@ class LearningCurveMonitor(TuningCallback):
         if acts_on_its_own(graph):
             return "its loss is that of actions drawn from the net's own outputs"
         makers = graph.answer(target_makers)
-        trained = {id(p) for optimizer in trainer.optimizers for g in optimizer.param_groups for p in g["params"]}
+        held = (p for optimizer in trainer.optimizers for group in optimizer.param_groups for p in group["params"])
+        trained = {id(parameter) for parameter in held if parameter.requires_grad}
         named = dict(pl_module.named_parameters())
         self._makers = {name: (named[name], named[name]._version) for name in makers if name in named}
         return _BY_WEIGHTS if any(id(p) in trained for p, _ in self._makers.values()) else ""
@@ -180,7 +181,7 @@ class LearningCurveMonitor(TuningCallback):
             return
         rate = self._groups[0]["lr"] if len(self._groups) == 1 else max((g["lr"] for g in self._groups), default=0.0)
         found = self._judges.judge(reading.step, reading.loss, math.nan if isinstance(rate, Tensor) else rate)
-        if found:
+        if found and not self._is_moved(desk):
             for finding in found:
                 self._tell(finding, reading.step, reading.epoch)
         if self._judges.is_time:
@@ -189,8 +190,7 @@ class LearningCurveMonitor(TuningCallback):
 
     def _consider(self, desk: Desk, reading: Reading) -> None:
         """Every fifty batches: does it learn?"""
-        if any(maker._version != version for maker, version in self._makers.values()):
-            self._mute(desk, _BY_WEIGHTS)
+        if self._is_moved(desk):
             return
         self._look_at_baseline()
         for finding in self._judges.consider(desk.progress, reading.epoch):
@@ -199,6 +199,12 @@ class LearningCurveMonitor(TuningCallback):
         if is_due and self._form is not None:
             self._rounds, self._until, self._spreads = self._rounds + 1, 4 * self._judges.curve.batches, []
             desk.watch("train_batch_start", self._look)
+
+    def _is_moved(self, desk: Desk) -> bool:
+        """Whether a weight that makes the targets was written to since the run began; then nothing is judged."""
+        if any(maker._version != version for maker, version in self._makers.values()):
+            self._mute(desk, _BY_WEIGHTS)
+        return desk.progress.mute
 
     def _look_at_baseline(self) -> None:
         if self._reader is not None:

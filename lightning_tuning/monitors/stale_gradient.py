@@ -38,7 +38,7 @@ class StaleGradientMonitor(TuningCallback):
     not Lightning's or torch's own; all other runs cost nothing. Nothing is seen of ``loss.backward()`` instead of
     ``self.manual_backward(loss)`` (the summary says so), of sparse gradients and of sharded parameters.
 
-    Price: some 2 us for each parameter in a watched update; nothing in the others. Where it has come to suspect a loop
+    Price: some 4 us for each parameter in a watched update; nothing in the others. Where it has come to suspect a loop
     it copies the four smallest gradients once and reads one number.
 
     Args:

@@ -154,7 +154,9 @@ class TargetMoments:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where the checkpoint left off."""
-        self._samples = [Sample(*one[:4], tuple(one[4])) for one in state["samples"]]
+        self._samples = [
+            Sample(loss, size, total, squares, tuple(counts)) for loss, size, total, squares, counts in state["samples"]
+        ]
         self._size, self._total, self._squares = state["sums"]
         self._counts = list(state["counts"])
 

@@ -10,11 +10,12 @@ from lightning_tuning.findings import Finding, Rule, Severity, register
 from lightning_tuning.rules._norms import batch_norms, more
 from lightning_tuning.rules._ops import weight_layers
 from lightning_tuning.rules._reach import from_batch
+from lightning_tuning.rules.batchnorm_momentum import is_cumulative
 
 if TYPE_CHECKING:
     from lightning_tuning.trace.graph import Graph
 
-__all__ = ["LT323", "are_settled", "is_about_the_batch", "statistics_off", "unmoved_statistics"]
+__all__ = ["LT323", "are_settled", "is_about_the_batch", "is_about_the_samples", "statistics_off", "unmoved_statistics"]
 
 LT323 = register(
     Rule(
@@ -71,6 +72,21 @@ def is_about_the_batch(graph: Graph) -> bool:
         index in norms
         or (graph.ops[index].name in _PAIRS and sum(value in varies for value in graph.ops[index].inputs) > 1)
         for index in behind
+    )
+
+
+def is_about_the_samples(graph: Graph) -> bool:
+    """Whether the loss of a step, run again with other statistics, tells how good these are.
+
+    It has one that depends on the batch, nothing of it was hidden from the trace, it looks at each sample alone, and no
+    batch norm averages all batches since the start.
+    """
+    return (
+        not graph.blind
+        and bool(graph.losses)
+        and graph.answer(from_batch).issuperset(graph.losses)
+        and not is_about_the_batch(graph)
+        and not any(is_cumulative(graph, norm) for norm in graph.answer(batch_norms))
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning_tuning.findings import Finding, Rule, Severity, register
+from lightning_tuning.rules._bursts import Bursts
 from lightning_tuning.rules._rolling import RollingWindow, RunningMoments
 
 __all__ = ["LT601", "ExplosionJudge"]
@@ -35,6 +36,7 @@ _PERSISTENT_OUTLIERS = 5
 _OUTLIER_WINDOW = 20
 _SMOOTHING = 0.97  # ZClip's alpha
 _HIGHEST_CLIP = 3.0  # medians; the large first norms of a run would make the percentile of a short one
+_OF_SPREAD = "the first weight's gradient"
 _GROWING = 3.0  # medians; the last finite norm before a NaN that an explosion explains
 
 
@@ -45,7 +47,7 @@ class ExplosionJudge:
     it is more than ``ratio`` times the rolling median; or if it is the fifth outlier among the last twenty (``z``
     deviations above the running mean, ZClip's measure, and half of ``ratio`` medians). So does a first weight whose
     gradient is more than ``spread`` times the last weight's. Three firing readings within a window make a finding: one
-    odd batch does not.
+    odd batch does not; a warning, where they come in :class:`Bursts`.
 
     Args:
         window: readings in the rolling median.
@@ -69,17 +71,13 @@ class ExplosionJudge:
     def __init__(
         self, window: int = 200, ratio: float = 10.0, z: float = 2.5, spread: float = 70.0, settle: int = 10
     ) -> None:
-        self.window = window
-        self.ratio = ratio
-        self.z = z
-        self.spread = spread
-        self.settle = settle
+        self.window, self.ratio, self.z, self.spread, self.settle = window, ratio, z, spread, settle
         self._norms = RollingWindow(window)
         self._moments = RunningMoments(_SMOOTHING)
         self._outliers: list[int] = []
         self._fired: list[int] = []
-        self._where = self._began = ""
-        self._early = self._last = 0.0
+        self._bursts = Bursts()
+        self._where, self._began, self._early, self._last = "", "", 0.0, 0.0
         self._streak = self._seen = 0
         self._clip: float | None = None
         self._usual: dict[str, float] = {}
@@ -120,7 +118,8 @@ class ExplosionJudge:
         Returns:
             LT601, or ``None`` while there is nothing to say.
         """
-        self._fired = [s for s in self._fired if s > step - self.window]
+        if self._fired:
+            self._fired = [s for s in self._fired if s > step - self.window]
         reason = self._reason(norm)
         where = self._origin(norms, names) if reason and not self._fired else self._where
         if reason is None:
@@ -134,9 +133,12 @@ class ExplosionJudge:
         if not self._fired:
             self._where, self._began, self._clip = where, reason, self._percentile()
         self._fired.append(step)
+        self._bursts.add(step)
         if len(self._fired) < self.PERSISTENCE:
             return None
         finding = self._finding(step, norm, recurrent=recurrent, horizon=horizon)
+        if norm < math.inf and not (self._bursts.is_on or reason.startswith(_OF_SPREAD)):
+            finding = dataclasses.replace(finding, severity=Severity.INFO)
         if len(self._fired) > self.PERSISTENCE:
             return finding
         return dataclasses.replace(finding, count=self.PERSISTENCE, step=self._fired[0])
@@ -160,7 +162,7 @@ class ExplosionJudge:
         first, last = (norms[weights[0]], norms[weights[-1]]) if len(weights) > 1 else (0.0, 0.0)
         if not first > self.spread * last > 0:
             return None
-        return f"the first weight's gradient is {first / last:.3g} > {self.spread:g} x the last one's"
+        return f"{_OF_SPREAD} is {first / last:.3g} > {self.spread:g} x the last one's"
 
     def _is_persistent_outlier(self, norm: float) -> bool:
         if not (self._moments.is_above(norm, self.z) and norm > self.ratio / 2 * self._norms.median):
@@ -228,6 +230,7 @@ class ExplosionJudge:
             "seen": self._seen,
             "outliers": list(self._outliers),
             "fired": list(self._fired),
+            "bursts": self._bursts.state_dict(),
             "early": self._early,
             "last": self._last,
             "streak": self._streak,
@@ -241,9 +244,8 @@ class ExplosionJudge:
         """Go on where the checkpoint left off."""
         self._norms.replace(state["norms"])
         self._moments.mean, self._moments.variance = state["moments"]
-        self._seen = state["seen"]
-        self._outliers = list(state["outliers"])
-        self._fired = list(state["fired"])
-        self._early, self._last, self._streak = state["early"], state["last"], state["streak"]
+        self._outliers, self._fired = list(state["outliers"]), list(state["fired"])
+        self._bursts.load_state_dict(state["bursts"])
+        self._early, self._last, self._streak, self._seen = (state[k] for k in ("early", "last", "streak", "seen"))
         self._where, self._began, self._clip = state["where"], state["began"], state["clip"]
         self._usual = dict(state["usual"])

@@ -79,12 +79,12 @@ def not_learning(curve: LossCurve, form: LossForm, baseline: Baseline | None = N
             return None  # and lost it again, which is LT802's or LT807's business
         if baseline.gain > min(_WITHIN * baseline.loss, max(_CERTAIN * baseline.error, 1e-9)):
             return None
-        return _finding(curve, level.mean, baseline.loss, f"the best constant answer ({baseline.formula})")
+        return _finding(curve, level.mean, baseline.loss, "the best constant answer", baseline.formula)
     if form.classes > 1:
         untrained = form.factor * math.log(form.classes)
         if level.mean < (1 - _WITHIN) * untrained or curve.falls():
             return None
-        return _finding(curve, level.mean, untrained, f"a guess (ln {form.classes})")
+        return _finding(curve, level.mean, untrained, "a guess", f"ln {form.classes}")
     return None if curve.falls() else _against_the_start(curve, form)
 
 
@@ -103,10 +103,9 @@ def _against_the_start(curve: LossCurve, form: LossForm) -> Finding | None:
     return _finding(curve, level.mean, start, "its first values") if is_flat else None
 
 
-def _finding(curve: LossCurve, level: float, baseline: float, of: str) -> Finding:
-    short, _, formula = of.partition(" (")
-    told = f"{baseline:.3g}, {formula.rstrip(')')}" if formula else f"{baseline:.3g}"
+def _finding(curve: LossCurve, level: float, baseline: float, of: str, formula: str = "") -> Finding:
+    told = f"{baseline:.3g}, {formula}" if formula else f"{baseline:.3g}"
     return LT801.finding(
-        f"the loss averages {level:.3g} after {curve.batches} batches, no better than {short} ({told})",
+        f"the loss averages {level:.3g} after {curve.batches} batches, no better than {of} ({told})",
         evidence={"loss": level, "baseline": baseline, "batches": curve.batches},
     )

@@ -40,7 +40,9 @@ class TuningCallback(Callback):
             finding: what was found.
             once: a repeat (after a resume, say) is dropped instead of counted.
         """
-        Desk.of(trainer).journal.report(finding, step=trainer.global_step, epoch=trainer.current_epoch, once=once)
+        desk = Desk.of(trainer)
+        desk.meter.hand_on()  # what was measured before it is told before it
+        desk.journal.report(finding, step=trainer.global_step, epoch=trainer.current_epoch, once=once)
 
     def fail(self, trainer: Trainer, finding: Finding) -> NoReturn:
         """Record ``finding`` and end the run with it; for callbacks whose own action is to raise.
@@ -48,7 +50,9 @@ class TuningCallback(Callback):
         Raises:
             TuningError: always. Every rank has to come here in the same step.
         """
-        Desk.of(trainer).journal.fail(finding, step=trainer.global_step, epoch=trainer.current_epoch)
+        desk = Desk.of(trainer)
+        desk.meter.hand_on()
+        desk.journal.fail(finding, step=trainer.global_step, epoch=trainer.current_epoch)
 
     def tuning_state(self) -> dict[str, Any]:
         """What must survive a checkpoint: plain types and tensors that ``torch.load(weights_only=True)`` takes."""

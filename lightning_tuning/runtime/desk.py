@@ -17,6 +17,7 @@ from lightning_tuning.reporters import TerminalReporter
 from lightning_tuning.runtime.collective import gather_findings, raise_together
 from lightning_tuning.runtime.naming import Names
 from lightning_tuning.runtime.resting import rest, wake
+from lightning_tuning.runtime.sparing import nothing_more_raised
 from lightning_tuning.runtime.tracing import OnTrace, Tracer
 from lightning_tuning.runtime.watching import Hook, Watcher, Watchers
 from lightning_tuning.trace import Probe
@@ -31,28 +32,22 @@ class Desk(Callback):
     """Owns the journal, the meter, the progress and the trace of one ``Trainer``.
 
     The first tuning callback whose ``setup`` runs puts it into ``trainer.callbacks``, before the checkpoints, so that
-    they save what it knows of the very step. It changes nothing, and is called in no hook of a step that nobody wants.
+    they save what it knows of the very step. It is called in no hook of the step in which nobody wants anything.
     """
 
     CHECKPOINT_NAME = "desk"
     _by_trainer: ClassVar[weakref.WeakKeyDictionary[Trainer, Desk]] = weakref.WeakKeyDictionary()
 
     def __init__(self, trainer: Trainer) -> None:
-        self.journal = Journal.of(trainer)
-        self.meter = Meter.of(trainer)
-        self.progress = Progress.of(trainer)
-        self.tracer = Tracer()
-        self.names = Names()
-        self._watchers = Watchers(self.journal)
-        self._running, self._watches_loss, self._is_awake = False, False, True
+        self.journal, self.meter = Journal.of(trainer), Meter.of(trainer)
+        self._progress = Progress.of(trainer)
+        self.tracer, self.names = Tracer(), Names()
+        self._watchers, self._running, self._watches_loss = Watchers(self.journal), False, False
+        self._is_awake = self._shows_end = True
 
     @classmethod
     def of(cls, trainer: Trainer) -> Desk:
-        """The desk of ``trainer``.
-
-        Raises:
-            KeyError: if no tuning callback was set up on it.
-        """
+        """The desk of ``trainer``; a ``KeyError`` if no tuning callback was set up on it."""
         return cls._by_trainer[trainer]
 
     @classmethod
@@ -76,12 +71,16 @@ class Desk(Callback):
             desk._open(trainer)
         return desk
 
-    def request_trace(self, receive: OnTrace, probes: Sequence[Probe] = ()) -> None:
-        """Let ``receive(trainer, pl_module, graph)`` be called once, at the first loss of this fit.
+    @property
+    def progress(self) -> Progress:
+        """How the run goes, by all that is known of it on the host."""
+        self.meter.hand_on()
+        return self._progress
 
-        Args:
-            receive: is given the graph; it may read values (a device sync, once in a run).
-            probes: look at the values of operations while the step runs; see :class:`Probe`.
+    def request_trace(self, receive: OnTrace, probes: Sequence[Probe] = ()) -> None:
+        """Let ``receive(trainer, pl_module, graph)`` be called once, at the first loss of this fit; it may read values.
+
+        ``probes`` look at the values of operations while the step runs; see :class:`Probe`.
         """
         self.tracer.request(receive, probes)
         self._wake()
@@ -89,9 +88,7 @@ class Desk(Callback):
     def watch(self, hook: Hook, look: Watcher) -> None:
         """Have ``look`` called at every ``hook`` of this fit, until it returns true; then it costs nothing more.
 
-        Args:
-            hook: the name of a Lightning hook without its ``on_``.
-            look: is given the hook's arguments. In a steady step it must not wait for the device.
+        It is given the hook's arguments, and must not wait for the device in a steady step.
         """
         self._watchers.add(hook, look)
         self._wake()
@@ -105,11 +102,12 @@ class Desk(Callback):
     def flush(self) -> None:
         """Land everything measured so far and judge it. A device sync: checkpoints and ends of runs only."""
         self.meter.flush()
-        self.journal.rejudge(self.progress.state)
+        self.journal.rejudge(self._progress.state)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Learn whose outcome can be judged: one optimizer, stepped by Lightning."""
-        self.progress.mute = not pl_module.automatic_optimization or len(trainer.optimizers) != 1
+        self._progress.mute = not pl_module.automatic_optimization or len(trainer.optimizers) != 1
+        self.meter.at_once = self.journal.on_finding == "raise"  # the run ends in the very batch
         self.journal.raise_together = self.journal.on_finding == "raise" and trainer.world_size > 1
         self._show("train_start", trainer, pl_module)
 
@@ -140,7 +138,8 @@ class Desk(Callback):
             self.tracer.finish(trainer, pl_module)
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         self.meter.on_batch_end(loss if self._watches_loss and isinstance(loss, Tensor) else None)
-        self._show("train_batch_end", trainer, pl_module, outputs, batch, batch_idx)
+        if self._is_awake or self._shows_end:
+            self._show("train_batch_end", trainer, pl_module, outputs, batch, batch_idx)
         self._raise_together(trainer)
         if self._is_awake:
             self._rest()
@@ -154,11 +153,9 @@ class Desk(Callback):
         """See :meth:`on_train_epoch_end`; validation may come first."""
         self.tracer.abandon()
 
-    def on_validation_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
+    def on_validation_batch_start(self, *arguments: Any) -> None:
         """An evaluation step is about to run, of the sanity check as well."""
-        self._show("validation_batch_start", trainer, pl_module, batch, batch_idx, dataloader_idx)
+        self._show("validation_batch_start", *arguments)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The evaluation's own numbers are complete."""
@@ -187,9 +184,11 @@ class Desk(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave no trace behind and sum up what is known; other ranks may be gone, so nothing is gathered."""
         self.tracer.abandon()
+        with nothing_more_raised():
+            self.meter.hand_on()
         if self._running:
-            self._running = False
             self.journal.close()
+        self.teardown(trainer, pl_module, "fit")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """The next fit begins a new run."""
@@ -205,21 +204,21 @@ class Desk(Callback):
         self.flush()
         checkpoint.setdefault(CHECKPOINT_KEY, {})[self.CHECKPOINT_NAME] = {
             "journal": self.journal.state_dict(),
-            "progress": self.progress.state_dict(),
+            "progress": self._progress.state_dict(),
         }
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Go on with them."""
         if self._running and (state := checkpoint.get(CHECKPOINT_KEY, {}).get(self.CHECKPOINT_NAME)) is not None:
             self.journal.load_state_dict(state["journal"])
-            self.progress.load_state_dict(state["progress"])
+            self._progress.load_state_dict(state["progress"])
 
     def _open(self, trainer: Trainer) -> None:
         self._running, self._watches_loss = True, False
         self.journal.begin()
         self.journal.rank, self.journal.raise_together = trainer.global_rank, False
         self.meter.reset()
-        self.progress.reset()
+        self._progress.reset()
         self.tracer, self._watchers = Tracer(), Watchers(self.journal)
         self._wake()
 
@@ -233,6 +232,7 @@ class Desk(Callback):
         self._is_awake = self.tracer.wanted
         if not self._is_awake:
             wanted = {f"on_{hook}" for hook in self._watchers.hooks}
+            self._shows_end = "on_train_batch_end" in wanted
             if self._watches_loss or self.journal.raise_together or not self.meter.is_idle:
                 wanted.add("on_train_batch_end")
             rest(self, wanted)
@@ -242,8 +242,8 @@ class Desk(Callback):
             self._wake()  # somebody has seen enough: see who is left
 
     def _judge(self, reading: Any) -> None:
-        if reading.loss is not None and self.progress.update(reading.loss):
-            self.journal.rejudge(self.progress.state)
+        if reading.loss is not None and self._progress.update(reading.loss):
+            self.journal.rejudge(self._progress.state)
 
     def _raise_together(self, trainer: Trainer) -> None:
         if self.journal.raise_together:

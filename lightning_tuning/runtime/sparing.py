@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import traceback
 from pathlib import Path
@@ -9,7 +10,7 @@ from types import TracebackType
 
 from lightning_tuning.findings import Journal, TuningError, TuningWarning
 
-__all__ = ["RAISE", "Sparing"]
+__all__ = ["RAISE", "Sparing", "nothing_more_raised"]
 
 RAISE = "LIGHTNING_TUNING_RAISE"
 """Environment variable: any value lets failures of our own end the run with their traceback. For tests and reports."""
@@ -57,6 +58,11 @@ class Sparing:
         if sentence not in self._journal.notes:
             self._journal.note(sentence)
         return True
+
+
+def nothing_more_raised() -> contextlib.AbstractContextManager[None]:
+    """A context for what is still judged of a run that an error has ended: findings are told and raise nothing."""
+    return contextlib.suppress(TuningError, TuningWarning)
 
 
 def _name(who: object) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_tuning.findings import Journal
 from lightning_tuning.trace import CannotReplay, Graph, Probe, Recorder, replay, why_not_live
 
-__all__ = ["OnTrace", "Tracer", "iterator_in"]
+__all__ = ["OnTrace", "Tracer", "iterator_in", "why_not_again"]
 
 OnTrace = Callable[[Trainer, LightningModule, Graph], None]
 
@@ -120,4 +120,16 @@ def iterator_in(pl_module: LightningModule) -> str | None:
         for name, value in vars(module).items():
             if hasattr(type(value), "__next__"):
                 return f"{path}.{name}" if path else name
+    return None
+
+
+def why_not_again(pl_module: LightningModule) -> str | None:
+    """Why a step of this module cannot be run once more without harm, and to the same loss; ``None`` if it can."""
+    if not pl_module.automatic_optimization:
+        return "a manual step has no one loss"
+    if holder := iterator_in(pl_module):
+        return f"`{holder}` is an iterator, of which a repetition of the step would use up a batch"
+    held = (value for module in pl_module.modules() for value in vars(module).values())
+    if any(callable(getattr(type(v), "step", None)) and callable(getattr(type(v), "reset", None)) for v in held):
+        return "it holds an environment, as in reinforcement learning, where no step comes twice"
     return None

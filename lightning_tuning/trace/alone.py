@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
+import torch.distributed as dist
 from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["AloneMode"]
+__all__ = ["AloneMode", "alone"]
 
 _COLLECTIVES = frozenset({"c10d", "_c10d_functional", "_c10d_functional_autograd", "c10d_functional"})
 
@@ -25,3 +27,9 @@ class AloneMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
         if func.namespace in _COLLECTIVES:
             raise RuntimeError(f"the step communicates with other ranks ({func.overloadpacket.__name__})")
         return func(*args, **kwargs or {})
+
+
+def alone() -> contextlib.AbstractContextManager[Any]:
+    """:class:`AloneMode` where there are several ranks; nothing else."""
+    several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    return AloneMode() if several else contextlib.nullcontext()  # type: ignore[no-untyped-call]

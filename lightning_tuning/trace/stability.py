@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from lightning_tuning.functional.curvature import CurvatureError, hessian_top_eigenvalue
 from lightning_tuning.functional.eigenvalues import TopEigenvalue
 from lightning_tuning.trace._step_sizes import NoBoundError, StepSizes, step_sizes
-from lightning_tuning.trace.alone import AloneMode
+from lightning_tuning.trace.alone import alone
 from lightning_tuning.trace.aside import CannotReplay, replay
 from lightning_tuning.trace.rng import RngState
 
@@ -141,7 +141,7 @@ def stability_of(
 
     start: dict[str, Any] = {"rng": rng, "buffers": buffers, "context": _twice_differentiable(pl_module, weights or {})}
     try:
-        with _alone():
+        with alone():
             replay(trainer, pl_module, batch, batch_idx, inspect=measure, **start)
     except CannotReplay:
         raise
@@ -208,7 +208,3 @@ def _twice_differentiable(pl_module: LightningModule, weights: Mapping[str, Tens
 
 def _several_ranks() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-
-
-def _alone() -> Any:
-    return AloneMode() if _several_ranks() else nullcontext()  # type: ignore[no-untyped-call]

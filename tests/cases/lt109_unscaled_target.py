@@ -40,6 +40,11 @@ CASES = [
         healthy=Run(lambda: Patient(thousands, batches=260)),
         where="batch[1]",
         severity="warning",
-        also={"LT206": "the first loss is what a mean of 20000 makes it", "LT207": "the bias stands at 0"},
+        also={
+            "LT206": "the first loss is what a mean of 20000 makes it",
+            "LT207": "the bias stands at 0",
+            "LT801": "it is far from the targets still",
+            "LT805": "seen from there, its outputs are all the same",
+        },
     ),
 ]

@@ -53,6 +53,6 @@ CASES = [
         healthy=run(0.1),
         where="SGD group 0",
         severity="warning",
-        also={"LT408": "the rate is above SGD's band", "LT413": "nor does it warm up"},
+        also={"LT408": "the rate is above SGD's band", "LT413": "nor does it warm up", "LT801": "it learns nothing"},
     )
 ]

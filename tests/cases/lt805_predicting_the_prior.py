@@ -1,4 +1,4 @@
-"""LT805: dead ReLUs give every sample the same answer; and inputs that are all zero."""
+"""LT805: a layer of dead ReLUs gives every sample the same answer, in a classifier and in a regressor."""
 
 from __future__ import annotations
 

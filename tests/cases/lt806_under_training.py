@@ -31,6 +31,6 @@ CASES = [
         healthy=Run(lambda: Warming(50)),
         where="",
         severity="info",
-        also={"LT502": "", "LT512": "the warm-up is longer than the run"},
+        also={"LT502": "nothing comes after the warm-up", "LT512": "the warm-up is longer than the run"},
     ),
 ]

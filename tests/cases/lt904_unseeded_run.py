@@ -6,6 +6,7 @@ import os
 
 import lightning.pytorch as pl
 import torch
+import torch.nn.functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from tests.cases.case import Case, Run
@@ -13,7 +14,11 @@ from tests.helpers import CLASSES, Mlp
 
 
 class Noise(Mlp):
-    """Noise that depends on no global seed, with nothing in it to be learned."""
+    """Noise that depends on no global seed, with nothing in it to be learned; nobody knows what its loss should be."""
+
+    def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        x, y = batch
+        return F.multi_margin_loss(self(x), y)
 
     def train_dataloader(self) -> DataLoader[tuple[torch.Tensor, ...]]:
         samples, generator = 240 * 16, torch.Generator().manual_seed(1)

@@ -27,6 +27,7 @@ from lightning_tuning import (
     Severity,
     StabilityProbe,
     TuningSuite,
+    UpdateMonitor,
     WeightInitCallback,
 )
 from lightning_tuning.runtime import Desk
@@ -46,6 +47,7 @@ WAYS: dict[str, Callable[[], pl.Callback]] = {
     "NanLossGuard that goes back": lambda: NanLossGuard("rollback", snapshot_every_n_steps=2),
     "PlateauLR by validation": lambda: PlateauLR("val_loss", interval="validation"),
     "StabilityProbe at every step": lambda: StabilityProbe(1),
+    "UpdateMonitor at every step": lambda: UpdateMonitor(1),
     "TuningSuite that raises": lambda: TuningSuite(on_finding="raise"),
     "WeightInitCallback that needs no batch": lambda: WeightInitCallback("he"),
 }

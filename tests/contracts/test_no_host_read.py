@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import inspect
 import unittest.mock
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ from torch.optim.lr_scheduler import StepLR
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lightning_tuning import functional
+from lightning_tuning import UpdateMonitor, functional
 from lightning_tuning.checks import Preflight
 from lightning_tuning.measure import GradientNorms, Landing, Meter
 from lightning_tuning.measure.gradients import GradientReader
@@ -121,6 +122,8 @@ CASES: dict[str, Callable[[Callable[..., Tensor]], Any]] = {
     "set_forget_bias_": lambda make: functional.set_forget_bias_(lstm_on(make)),
     "split_decay_groups": lambda make: functional.split_decay_groups(lstm_on(make), 0.1),
     "top_eigenvalue": lambda make: functional.top_eigenvalue(lambda x: [2 * x[0]], [make(4)], iterations=3)[:2],
+    "join_norms": lambda make: functional.join_norms([make(()), make(())]),
+    "separate_norms": lambda make: functional.separate_norms([make(3, 4), make(5), make(2, dtype=torch.float16)]),
     "tensor_norms": lambda make: functional.tensor_norms([make(3, 4), make(5), make(2, dtype=torch.float16)]),
 }
 
@@ -222,6 +225,7 @@ class Run:
     num_training_batches, limit_train_batches, fast_dev_run, overfit_batches = 100, 1.0, False, 0
     ckpt_path = None
     is_global_zero = True
+    gradient_clip_val, gradient_clip_algorithm = 1.0, "value"
 
     def __init__(self, module: pl.LightningModule, scale: Tensor | None = None, *, fused: bool = False) -> None:
         self.lightning_module = self.model = module
@@ -287,12 +291,18 @@ def _after_the_preflight(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lightning_tuning.monitors.stability_probe.stability_of", too_early)
 
 
-@pytest.mark.parametrize("name", discovery.OBSERVERS)
+WAYS = {
+    **{name: functools.partial(discovery.make, name) for name in discovery.OBSERVERS},
+    "UpdateMonitor at every step": lambda: UpdateMonitor(every_n_steps=1),
+}
+
+
+@pytest.mark.parametrize("name", WAYS)
 def test_no_observer_reads_in_a_steady_step(name: str, events: list[Event]) -> None:
     with fake_tensors() as make:
         module = Net(make)
         trainer = Run(module)
-        callback = discovery.make(name)
+        callback = WAYS[name]()
         callback.setup(trainer, module, "fit")
         desk = Desk.of(trainer)
         desk.tracer = type(desk.tracer)()  # the first step, which is traced, is not a steady one

@@ -36,8 +36,8 @@ def test_retired_codes_lead_to_their_successors_and_are_never_reused() -> None:
 
 
 def test_an_unknown_rule_names_the_nearest() -> None:
-    with pytest.raises(UnknownRuleError, match=r"no rule 'LT610'.*LT601") as error:
-        CATALOGUE["LT610"]
+    with pytest.raises(UnknownRuleError, match=r"no rule 'LT6011'.*LT601") as error:
+        CATALOGUE["LT6011"]
     assert "LT601" in error.value.nearest
     with pytest.raises(UnknownRuleError) as error:
         CATALOGUE["exploding-gradients"]

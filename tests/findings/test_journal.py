@@ -10,6 +10,7 @@ import pytest
 
 from lightning_tuning.findings import (
     CATALOGUE,
+    Diagnosis,
     Finding,
     Journal,
     ProgressState,
@@ -363,3 +364,28 @@ def test_advice_is_withheld_from_runs_that_do_well(
         closing.close()
         assert len(closing.findings) == at_its_end
     assert len(listener.told) == at_its_end
+
+
+def test_the_diagnosis_is_told_before_the_end_and_forgotten_by_the_next_run() -> None:
+    told: list[str] = []
+
+    class Doctor:
+        def finding(self, finding: Finding) -> bool:
+            return False
+
+        def diagnosis(self, diagnosis: Diagnosis) -> None:
+            told.append(diagnosis.outcome)
+
+        def close(self, findings: Sequence[Finding], notes: Sequence[str]) -> None:
+            told.append("closed")
+
+    journal = Journal()
+    journal.reporters.append(Doctor())
+    journal.diagnose = lambda findings, progress: Diagnosis(f"{len(findings)} findings, {progress}")
+    journal.rejudge("flat")
+    journal.close()
+    assert told == ["0 findings, flat", "closed"]
+    journal.begin()
+    journal.close()
+    assert told[2:] == ["closed"]
+    assert journal.diagnosis is None

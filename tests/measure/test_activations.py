@@ -145,17 +145,14 @@ def test_counts_of_looks() -> None:
     ]
     for look in looks:
         counts.update(look)
-    dead, seen, numbers = counts.compute()
-    assert dead.tolist() == [1, 0]
-    assert seen.tolist() == [2, 1]
-    assert numbers.tolist() == [[2] * 4, [1] * 4]
+    assert counts.compute().tolist() == [[1, 2] + [2] * 4, [0, 1] + [1] * 4]
     other = UnitCounts([3, 0])
     other.load_counts(counts.counts())
     other.update({})
-    assert [part.tolist() for part in other.compute()] == [part.tolist() for part in (dead, seen, numbers)]
+    assert torch.equal(other.compute(), counts.compute())
     other.reset()
     other.update({})
-    assert other.compute()[0].tolist() == [0, 0], "what was never looked at is not dead"
+    assert other.compute()[:, 0].tolist() == [0, 0], "what was never looked at is not dead"
 
 
 def test_counts_that_do_not_fit_are_left_out() -> None:

@@ -15,7 +15,7 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor
 from torch.amp import GradScaler
 
-from lightning_tuning.functional import tensor_norms
+from lightning_tuning.functional import separate_norms
 from lightning_tuning.measure import Meter, Reading
 from lightning_tuning.runtime import Desk, TuningCallback
 from tests.helpers import BNConvNet, ManualGAN, Mlp, quiet_trainer
@@ -54,11 +54,11 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of all measurements really made."""
     sizes: list[int] = []
 
-    def counting(tensors: list[Tensor]) -> Tensor:
+    def counting(tensors: list[Tensor]) -> list[Tensor]:
         sizes.append(len(tensors))
-        return tensor_norms(tensors)
+        return separate_norms(tensors)
 
-    monkeypatch.setattr("lightning_tuning.measure.gradients.tensor_norms", counting)
+    monkeypatch.setattr("lightning_tuning.measure.gradients.separate_norms", counting)
     return sizes
 
 
@@ -227,3 +227,42 @@ def test_trainer_and_meter_die_together() -> None:
         gc.collect()
     assert same
     assert [ref() for ref in alive] == [None, None]
+
+
+class Puts(TuningCallback):
+    """Puts numbers of its own, before the meter is told of the batch's end and after it."""
+
+    def __init__(self) -> None:
+        self.received: list[list[list[float]]] = []
+        self.readings: list[Reading] = []
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        Desk.of(trainer).watch_loss()
+        Desk.of(trainer).meter.subscribe(self.readings.append)
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
+        meter = Desk.of(trainer).meter
+        if trainer.global_step % 2:  # half of the batches have numbers of their own, the others only a loss
+            meter.gradient_norms(optimizer, self)
+            meter.clip_at(optimizer, float(trainer.global_step))
+        meter.put([torch.tensor(float(trainer.global_step)), torch.tensor([1.0, 2.0])], self.received.append)
+        meter.put([torch.tensor([-1.0])], self.received.append)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        Desk.of(trainer).meter.put([torch.tensor(99.0)], self.received.append)  # lands with the end of the run
+
+
+def test_numbers_of_ones_own_land_with_those_of_the_batch() -> None:
+    spy = Puts()
+    quiet_trainer(callbacks=[spy]).fit(Mlp())
+    expected = [numbers for step in range(8) for numbers in ([[float(step)], [1.0, 2.0]], [[-1.0]])]
+    assert spy.received == [*expected, [[99.0]]]
+    assert [reading.grad_norm is not None for reading in spy.readings] == [False, True] * 4
+    assert [reading.loss is not None for reading in spy.readings] == [True] * 8
+
+
+def test_who_clips_is_told_of_its_step_alone() -> None:
+    spy = Puts()
+    quiet_trainer(callbacks=[spy]).fit(Mlp())
+    assert [reading.clip for reading in spy.readings] == [None, 1.0, None, 3.0, None, 5.0, None, 7.0]

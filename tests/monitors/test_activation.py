@@ -106,12 +106,12 @@ def test_counts_are_those_of_the_naive_oracle(
     monitor, model = ActivationMonitor(2), kind(batches=2 * WINDOW - 1)
     fit(model, monitor, precision=precision)
     looks = [2 * i + 1 for i in range(WINDOW - 1)]  # batches 2, 4, ... counted from 1; the verdict is one look away
-    dead, seen, numbers = (part.tolist() for part in monitor._watch.counts.compute())
+    dead, seen, shown, *_ = monitor._watch.counts.compute().T.tolist()
     expected = [naive_dead(model, looks, "a", parameter), naive_dead(model, looks, "b", "b.bias")]
     assert dead == expected
     assert 7 <= dead[0] < 12
     assert seen == [WINDOW - 1] * 2
-    assert numbers[0][0] == sum(model.kept[look]["a"][:, 0].numel() for look in looks)
+    assert shown[0] == sum(model.kept[look]["a"][:, 0].numel() for look in looks)
 
 
 class Sick(Mlp):
@@ -221,8 +221,7 @@ class Checkpointed(Sick):
 def test_a_recomputation_does_not_count_twice() -> None:
     monitor = ActivationMonitor(2)
     fit(Checkpointed(batches=9), monitor)
-    numbers = monitor._watch.counts.compute()[2]
-    assert numbers[0, 0] == 4 * 16  # looks at batches of 16
+    assert monitor._watch.counts.compute()[0, 2] == 4 * 16  # looks at batches of 16
 
 
 class Compiled(Sick):
@@ -239,7 +238,7 @@ def test_compiled_modules_are_not_looked_at_which_is_said_once() -> None:
     assert len(notes) == 1
     assert "compiled" in notes[0]
     assert monitor._watch is not None
-    assert monitor._watch.counts.compute()[1].sum() == 0
+    assert monitor._watch.counts.compute()[:, 1].sum() == 0
 
 
 class Saturated(Mlp):

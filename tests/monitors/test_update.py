@@ -11,6 +11,8 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from torch.amp import GradScaler
 
 from lightning_tuning import Finding, Journal, TuningWarning, UpdateMonitor
+from tests.contracts.test_bit_identity import assert_identical
+from tests.contracts.test_bit_identity import fit as fit_for_identity
 from tests.helpers import MODEL_KINDS, ManualGAN, Mlp, TinyModule, quiet_trainer
 
 
@@ -147,6 +149,12 @@ def test_weights_whose_rate_is_zero_are_left_out(monkeypatch: pytest.MonkeyPatch
 
     fit(Parts(batches=1), UpdateMonitor(every_n_steps=1))
     assert seen == ["net.2.weight", "net.4.weight"]
+
+
+@pytest.mark.parametrize("kind", MODEL_KINDS, ids=lambda kind: kind.__name__)
+def test_the_run_is_changed_by_no_bit(kind: type[TinyModule]) -> None:
+    bare, watched = (fit_for_identity(kind, callbacks) for callbacks in ([], [UpdateMonitor(every_n_steps=1)]))
+    assert_identical(bare, watched)
 
 
 @pytest.mark.parametrize("kind", MODEL_KINDS, ids=lambda kind: kind.__name__)

@@ -13,7 +13,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from lightning_tuning.findings import Finding, Journal, Severity
+from lightning_tuning.findings import Diagnosis, Finding, Journal, Severity, Suspect
 from lightning_tuning.reporters import TerminalReporter
 
 EXPLODING = Finding(
@@ -229,3 +229,27 @@ def test_journal_mutes_the_warning_that_was_shown(capsys: pytest.CaptureFixture[
     captured = capsys.readouterr()
     assert captured.err == ""
     assert captured.out.count("odd") == 4  # name and message, as it came and in the table
+
+
+def test_the_summary_says_how_the_run_went_wrong_and_the_likely_causes() -> None:
+    console = paper(100)
+    reporter = TerminalReporter(console)
+    suspects = tuple(Suspect(finding, "a reason") for finding in (NAN, EXPLODING, *INFOS))
+    reporter.diagnosis(Diagnosis("the run diverged (in 400 batches)", suspects))
+    reporter.close([EXPLODING], ["nothing"])
+    lines = [line.strip() for line in text(console).splitlines()]
+    at = lines.index("the run diverged (in 400 batches); likely causes, the likeliest first:")
+    assert lines[at + 1] == "1. LT701 non-finite-loss: the loss is nan (a reason)"
+    assert lines[at + 2].startswith("2. LT601 exploding-gradient at net.0")
+    assert "6. " not in text(console)
+    assert lines.index("what was done:") > at
+    reporter.close([EXPLODING], [])
+    assert text(console).count("likely causes") == 1
+
+
+def test_a_run_that_nothing_explains_is_said_to_be_so() -> None:
+    console = paper(120)
+    reporter = TerminalReporter(console)
+    reporter.diagnosis(Diagnosis("the run did not learn (flat after 400 batches)"))
+    reporter.close([], [])
+    assert "no finding explains it" in text(console)

@@ -172,3 +172,29 @@ def test_a_resumed_judge_goes_on_as_if_unbroken(norms: list[float], cut: int) ->
     resumed.load_state_dict(part.state_dict())
     again += [resumed.judge(step, norm, [norm], ("w",)) for step, norm in enumerate(norms[cut:], start=len(again))]
     assert repr(again) == repr(said)
+
+
+def severities(factors: list[float]) -> set[str]:
+    judge = ExplosionJudge()
+    found = [read(judge, step, factor) for step, factor in enumerate(factors)]
+    return {str(finding.severity) for finding in found if finding is not None}
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("tail", ["heavy", "rare", "often"])
+def test_spikes_one_by_one_all_along_are_an_info(tail: str, seed: int) -> None:
+    """Counts whose logarithm deviates by 1.5; a reward in one batch of 50, or in one of three."""
+    draw = random.Random(seed)
+    factors = {
+        "heavy": [draw.lognormvariate(0, 1.5) for _ in range(1000)],
+        "rare": [draw.lognormvariate(3.5 if draw.random() < 0.02 else 0, 0.3) for _ in range(1000)],
+        "often": [draw.lognormvariate(3.5 if draw.random() < 0.33 else 0, 0.3) for _ in range(1000)],
+    }[tail]
+    assert severities(factors) == {"info"}
+
+
+def test_an_explosion_among_such_spikes_is_a_warning() -> None:
+    draw = random.Random(0)
+    spiky = [draw.lognormvariate(3.5 if draw.random() < 0.02 else 0, 0.3) for _ in range(500)]
+    assert severities([*spiky, *[100.0] * 8]) == {"info", "warning"}
+    assert severities([*spiky, math.inf]) == {"info", "warning"}

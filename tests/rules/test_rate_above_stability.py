@@ -4,7 +4,9 @@ import math
 
 import pytest
 
-from lightning_tuning.rules.rate_above_stability import StabilityJudge, rate_above_stability
+from lightning_tuning.findings import Finding, Severity
+from lightning_tuning.findings.causes import CAUSES
+from lightning_tuning.rules.rate_above_stability import StabilityJudge, rate_above_stability, with_stable_rate
 from lightning_tuning.trace.stability import Stability
 
 
@@ -86,3 +88,37 @@ def test_a_start_from_which_no_net_comes_to_rest(step: int, sharpness: float, co
 
 def test_after_such_a_start_each_counts() -> None:
     assert judged(StabilityJudge(), 130, 1.0, 100, 100, 100, start=0) == [3, None, 1, 1, 1]
+
+
+def overflow(remedy: str) -> Finding:
+    return Finding(
+        "LT701", "non-finite-loss", Severity.ERROR, "the loss is inf", evidence={"cause": "x"}, remedy=remedy
+    )
+
+
+def rate_of(sharpness: float, lr: float | None = 0.3) -> Stability:
+    return Stability(sharpness, 0.1, 9, "SGD group 0", lr=lr, bound=None if lr is None else 2 / lr, formula="2 / lr")
+
+
+@pytest.mark.parametrize("sharpness", [math.nan, math.inf, -5.0, 0.0, 1.0, 9.9])
+def test_nothing_is_added_where_the_rate_is_not_clearly_above(sharpness: float) -> None:
+    assert with_stable_rate(overflow("clip."), rate_of(sharpness)) is None
+    assert with_stable_rate(overflow("clip."), rate_of(80.0, lr=None)) is None
+
+
+def test_the_stable_rate_is_added_to_a_finding() -> None:
+    finding = with_stable_rate(overflow("clip."), rate_of(80.0), when="at the weights of step 7")
+    assert finding is not None
+    assert finding.message == (
+        "the loss is inf; lr=0.3 is 12 x the largest stable one, 0.025, at the weights of step 7"
+    )
+    assert finding.evidence == {"cause": "x", "lr": 0.3, "stable_lr": pytest.approx(0.025), "sharpness": 80.0}
+    assert finding.remedy == "clip. The largest stable rate is `lr=0.025`."
+
+
+def test_the_remedy_for_the_rate_is_made_exact() -> None:
+    known = f"start again, and {CAUSES['learning-rate'].remedy}"
+    finding = with_stable_rate(overflow(known), rate_of(80.0))
+    assert finding is not None
+    assert finding.remedy.startswith("start again, and lower the learning rate to `lr=0.025` or less")
+    assert "tenfold" not in finding.remedy

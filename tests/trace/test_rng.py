@@ -10,10 +10,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_tuning.trace.rng import RngState
+from lightning_tuning.trace.rng import RngState, _plain
 
 DRAWS = {
     "torch": lambda: torch.rand(3).tolist(),
+    "torch normal": lambda: torch.randn(1).tolist(),  # likewise from the store, see NumPy's
+    "torch normal double": lambda: torch.randn(1, dtype=torch.float64).tolist(),
     "python": lambda: [random.random(), random.gauss(0, 1)],
     "numpy": lambda: np.random.rand(2).tolist(),
     "numpy normal": lambda: [
@@ -46,10 +48,11 @@ def test_capture_draws_nothing():
 
 @given(st.lists(st.sampled_from([*DRAWS, "seed", "capture", "restore"]), max_size=12))
 def test_snapshot_is_true_at_any_moment(actions):
-    # Python's and NumPy's states are read only where they moved; their own answers are the oracle.
+    # States are read only where the generators moved; the libraries' own answers are the oracle.
     saved = RngState.capture()
     for action in actions:
         if action == "seed":
+            torch.manual_seed(3)
             np.random.seed(3)
             random.seed(3)
         elif action == "capture":
@@ -59,6 +62,7 @@ def test_snapshot_is_true_at_any_moment(actions):
         else:
             DRAWS[action]()
         now, truth = RngState.capture(), np.random.get_state(legacy=False)
+        assert torch.equal(now.cpu, torch.get_rng_state())
         assert now.python == random.getstate()
         assert now.numpy["has_gauss"] == truth["has_gauss"]
         assert now.numpy["gauss"] == truth["gauss"] or not truth["has_gauss"]
@@ -76,6 +80,62 @@ def test_another_bit_generator_of_numpy():
         assert np.random.rand(3).tolist() == first
     finally:
         np.random.set_bit_generator(before)
+
+
+def test_another_bit_generator_of_numpy_between_two_captures():
+    # Nothing else moves, and the one that was there before keeps its place.
+    np.random.seed(3)
+    torch.manual_seed(3)
+    before = RngState.capture()
+    own = np.random.get_bit_generator()
+    try:
+        np.random.set_bit_generator(np.random.PCG64(1))
+        assert RngState.capture() != before
+    finally:
+        np.random.set_bit_generator(own)
+    assert RngState.capture() == before
+
+
+def test_what_did_not_move_is_the_same_object():
+    np.random.seed(3)
+    torch.manual_seed(3)
+    before = RngState.capture()
+    assert RngState.capture() is before
+    random.random()
+    after = RngState.capture()
+    assert after is not before
+    assert after.cpu is before.cpu
+    assert after.numpy is before.numpy
+    assert RngState.capture() is after
+
+
+def test_each_draw_of_torch_is_seen():
+    torch.manual_seed(3)
+    for _ in range(1300):  # over two refills of its 624 words
+        torch.randint(2, (1,))
+        assert torch.equal(RngState.capture().cpu, torch.get_rng_state())
+
+
+def test_a_state_of_the_same_words_with_a_number_in_store():
+    torch.manual_seed(3)
+    torch.randn(1)
+    held = torch.get_rng_state()
+    torch.randn(1)  # takes it out of the store, without a move of the generator
+    emptied = torch.get_rng_state()
+    for state in (held, emptied, held, emptied):
+        torch.set_rng_state(state)
+        assert torch.equal(RngState.capture().cpu, state)
+
+
+def test_a_library_of_another_layout_is_asked_every_time(monkeypatch):
+    for window in ("_cpu_windows", "_python_window"):
+        monkeypatch.setattr(f"lightning_tuning.trace._rng_windows.{window}", lambda: None)
+    for draw in DRAWS.values():
+        draw()
+        now = RngState.capture()
+        assert torch.equal(now.cpu, torch.get_rng_state())
+        assert now.python == random.getstate()
+        assert _plain(now.numpy) == _plain(np.random.get_state(legacy=False))
 
 
 def test_survives_a_checkpoint_of_weights_only():

@@ -17,7 +17,7 @@ from lightning_tuning.functional import hessian_top_eigenvalue
 from lightning_tuning.functional.curvature import CurvatureError
 from lightning_tuning.trace import CannotReplay
 from lightning_tuning.trace._step_sizes import GATHERED, NoBoundError, step_sizes
-from lightning_tuning.trace.stability import NotYetError, Stability, stability_of
+from lightning_tuning.trace.stability import NotYetError, Stability, mean_stability, of_all_ranks, stability_of
 from tests.helpers import (
     CLASSES,
     BNConvNet,
@@ -395,3 +395,40 @@ def test_nothing_curves_upwards() -> None:
     flat = Stability(-1.0, 0.0, 3, "SGD group 0", lr=0.1, bound=20.0)
     assert flat.excess == -0.05
     assert flat.stable_lr == math.inf
+
+
+class Quartic(TinyModule):
+    """The loss ``w^4``, whose curvature is ``12 w^2``."""
+
+    def build(self) -> nn.Module:
+        return nn.Linear(1, 1, bias=False)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return self.net.weight.pow(4).sum()
+
+
+def test_at_other_weights() -> None:
+    class Ask(pl.Callback):
+        def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+            weight = pl_module.net.weight
+            before, version = weight.detach().clone(), weight._version
+            self.found = [
+                stability_of(trainer, pl_module, batch, batch_idx, weights=at).sharpness
+                for at in ({"net.weight": torch.full((1, 1), 3.0)}, {})
+            ]
+            self.same = torch.equal(weight, before) and weight._version == version
+            self.own = 12 * float(before) ** 2
+
+    ask = Ask()
+    quiet_trainer(callbacks=[ask], max_steps=1, limit_val_batches=0).fit(Quartic(lr=1e-3))
+    assert ask.found == [pytest.approx(108.0, rel=1e-4), pytest.approx(ask.own, rel=1e-4)]
+    assert ask.same
+
+
+def test_the_mean_over_the_ranks() -> None:
+    one, other = (Stability(sharpness, residual, 3, lr=0.1, bound=20.0) for sharpness, residual in ((2, 0.1), (6, 0.3)))
+    assert of_all_ranks(one) == [one]
+    mean = mean_stability([one, "not measured", other])
+    assert mean is not None
+    assert (mean.sharpness, mean.residual) == (4, 0.3)
+    assert mean_stability(["not measured"]) is None

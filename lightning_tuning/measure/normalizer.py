@@ -1,10 +1,10 @@
-"""Batch norms of a step run aside: measured, or made to normalize as in evaluation."""
+"""Batch norms and dropout of a step run aside: measured, or made to act as in evaluation."""
 
 from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -15,11 +15,26 @@ from torch.overrides import TorchFunctionMode
 
 from lightning_tuning.measure import plain_name
 
-__all__ = ["Call", "Normalizer", "Seen"]
+__all__ = ["Call", "Normalizer", "Seen", "pooled"]
 
 _PYTHON = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
 _NATIVE = ("input", "weight", "bias", "running_mean", "running_var", "training", "momentum", "eps", "cudnn_enabled")
 """The order of arguments of `F.batch_norm` and of `torch.batch_norm`."""
+
+_DROPOUTS = frozenset(
+    getattr(home, name)
+    for home in (F, torch)
+    for name in (
+        "dropout",
+        "feature_dropout",
+        "alpha_dropout",
+        "feature_alpha_dropout",
+        "dropout1d",
+        "dropout2d",
+        "dropout3d",
+    )
+    if hasattr(home, name)
+)
 
 
 class Call(NamedTuple):
@@ -44,17 +59,22 @@ class Normalizer(TorchFunctionMode):
         pl_module: whose batch norms they are.
         by: ``"batch"`` leaves them as they are; ``"running"`` has them normalize by their running statistics; those
             that another ``Normalizer`` has :attr:`seen` are used in their place.
+        drops: ``False`` switches dropout off (not that inside of recurrent layers and of fused attention).
 
     Attributes:
         seen: what each call was given, if they normalize by the batch.
     """
 
     def __init__(
-        self, pl_module: LightningModule, by: Literal["batch", "running"] | dict[Call, Seen] = "batch"
+        self,
+        pl_module: LightningModule,
+        by: Literal["batch", "running"] | dict[Call, Seen] = "batch",
+        *,
+        drops: bool = True,
     ) -> None:
         super().__init__()
         self.seen: dict[Call, Seen] = {}
-        self._module, self._by = pl_module, by
+        self._module, self._by, self._drops = pl_module, by, drops
         self._paths: dict[int, str] = {}
         self._calls: Counter[str] = Counter()
 
@@ -72,6 +92,8 @@ class Normalizer(TorchFunctionMode):
             names = _PYTHON if func is F.batch_norm else _NATIVE
             kwargs, args = {**dict(zip(names, args, strict=False)), **kwargs}, ()
             self._see(kwargs)
+        elif not self._drops and func in _DROPOUTS:
+            return args[0] if args else kwargs["input"]
         return func(*args, **kwargs)
 
     def _see(self, call: dict[str, Any]) -> None:
@@ -89,6 +111,14 @@ class Normalizer(TorchFunctionMode):
         elif which in self._by:
             mean, var, _ = self._by[which]
             call.update(training=False, running_mean=mean, running_var=var)
+
+
+def pooled(batches: Sequence[dict[Call, Seen]]) -> dict[Call, Seen]:
+    """The mean over several batches of what each call was given, as a batch norm with ``momentum=None`` keeps it."""
+    calls = [call for call in batches[0] if all(call in batch for batch in batches)] if batches else []
+    return {
+        call: Seen(*(torch.stack([batch[call][i] for batch in batches]).mean(0) for i in range(3))) for call in calls
+    }
 
 
 def _look(input: Tensor, mean: Tensor, var: Tensor, eps: float) -> Seen:  # noqa: A002
