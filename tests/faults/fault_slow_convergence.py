@@ -35,7 +35,7 @@ def _fault(problem: Problem, strength: Strength, factor: float, lost: float) -> 
 
 FAULTS = [
     _fault(BLOBS, "strong", 1e-4, lost=0.5),
-    _fault(BLOBS, "middle", 0.03, lost=0.2),
+    _fault(BLOBS, "middle", 0.05, lost=0.1),
     _fault(BLOBS, "weak", 0.1, lost=0.03),
     _fault(CIRCLES, "strong", 1e-4, lost=0.4),
     _fault(CIRCLES, "middle", 0.03, lost=0.1),
