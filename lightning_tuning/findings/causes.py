@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["CAUSES", "Cause"]
+__all__ = ["CAUSES", "GROWN", "Cause"]
 
 
 class Cause(NamedTuple):
@@ -133,3 +133,16 @@ CAUSES = {
     ),
 }
 """The one list of causes; the keys stay, so that programs can rely on them."""
+
+GROWN = frozenset(
+    {
+        "exp-overflow",
+        "exploding-gradient",
+        "half-overflow",
+        "learning-rate",
+        "overflow",
+        "stale-gradient",
+        "sum-reduction",
+    }
+)
+"""Causes that took their time: what was odd before they broke the run may be why they did."""

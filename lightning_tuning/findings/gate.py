@@ -23,7 +23,9 @@ class OutcomeGate:
     Advice it withholds altogether until the run goes wrong (or, where nobody knows how it goes, until it is over).
 
     Persist means :data:`PERSISTENCE` reports while the run is flat or diverging, or while nobody knew yet. What was
-    reported while the run learned is forgiven: it does not count when the run goes wrong later.
+    reported while the run learned is forgiven: it does not count when the run goes wrong later. What was seen of the
+    set-up (initial weights, a learning rate) stands as long as nobody changes it: it counts again if the run, after
+    what looked like learning, turns out to have gained nothing (flat).
 
     Example:
         >>> gate = OutcomeGate()
@@ -38,11 +40,19 @@ class OutcomeGate:
         self.is_over = False
         self._intended: dict[Key, Severity] = {}
         self._recently: Counter[Key] = Counter()
+        self._standing: set[Key] = set()
 
-    def take(self, finding: Finding) -> None:
-        """A report: its severity is the one meant, whatever becomes of it here."""
+    def take(self, finding: Finding, *, stands: bool = False) -> None:
+        """A report: its severity is the one meant, whatever becomes of it here.
+
+        Args:
+            finding: as a rule made it.
+            stands: it is of the set-up, seen once and for all.
+        """
         key = finding.key
         self._recently[key] += finding.count
+        if stands and finding.count >= PERSISTENCE:
+            self._standing.add(key)
         self._intended[key] = max(finding.severity, self._intended.get(key, finding.severity))
 
     def severity(self, finding: Finding) -> Severity:
@@ -51,7 +61,9 @@ class OutcomeGate:
         if finding.code not in CATALOGUE or CATALOGUE[finding.code].kind != "symptom" or intended is Severity.ERROR:
             return intended  # what is provable is a fact, whatever else its rule speaks of
         harmful = self.progress in ("flat", "diverging")
-        persists = self._recently[finding.key] >= PERSISTENCE
+        persists = self._recently[finding.key] >= PERSISTENCE or (
+            self.progress == "flat" and finding.key in self._standing
+        )
         return intended if harmful and persists else min(intended, Severity.INFO)
 
     def withholds(self, finding: Finding) -> bool:
@@ -73,6 +85,7 @@ class OutcomeGate:
             "progress": self.progress,
             "intended": [[*key, int(severity)] for key, severity in self._intended.items()],
             "recently": [[*key, count] for key, count in self._recently.items()],
+            "standing": [list(key) for key in sorted(self._standing)],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -80,3 +93,4 @@ class OutcomeGate:
         self.progress = state["progress"]
         self._intended = {(code, where, line): Severity(level) for code, where, line, level in state["intended"]}
         self._recently = Counter({(code, where, line): count for code, where, line, count in state["recently"]})
+        self._standing = {(code, where, line) for code, where, line in state.get("standing", ())}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import weakref
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal, NoReturn, get_args
 
+from lightning_tuning.findings._folding import both
+from lightning_tuning.findings.causes import GROWN
 from lightning_tuning.findings.diagnosis import Diagnose, Diagnosis, TellsDiagnosis
-from lightning_tuning.findings.errors import TuningError, warn_of
+from lightning_tuning.findings.errors import TuningError, TuningWarning, warn_of
 from lightning_tuning.findings.finding import Finding, Key, Severity, fold
 from lightning_tuning.findings.gate import OutcomeGate, ProgressState
 from lightning_tuning.findings.reporter import Reporter
@@ -33,9 +36,7 @@ class Journal:
 
     Example:
         >>> from lightning_tuning.findings import Rule, Severity
-        >>> rule = Rule(
-        ...     "LT999", "too-much", Severity.INFO, "fact", why="It is.", remedy="Take less.", source="Measured."
-        ... )
+        >>> rule = Rule("LT999", "too-much", Severity.INFO, "fact", why="It is.", remedy="Less.", source="Measured.")
         >>> journal = Journal()
         >>> for step in (3, 7):
         ...     journal.report(rule.finding("9 > 3", where="net.0"), step=step)
@@ -127,7 +128,7 @@ class Journal:
         known = self._folded.get(finding.key)
         if known is not None and once:
             return
-        self._gate.take(finding)
+        self._gate.take(finding, stands=once)
         folded = dataclasses.replace(
             finding,
             step=step if finding.step is None else finding.step,
@@ -145,6 +146,8 @@ class Journal:
     def fail(self, finding: Finding, *, step: int | None = None, epoch: int | None = None) -> NoReturn:
         """Record and tell ``finding``, then raise it whatever ``on_finding`` says; for whose own action is to raise.
 
+        If the run broke by what had grown in it, the symptoms held until then explain it, and are told as well.
+
         Raises:
             TuningError: always, on this rank, now; the caller sees to it that the other ranks do the same.
         """
@@ -157,6 +160,9 @@ class Journal:
             if self.rank == 0:
                 for reporter in self.reporters:
                     reporter.finding(finding)
+        if finding.evidence.get("cause") in GROWN:
+            with contextlib.suppress(TuningError, TuningWarning):  # what is raised is this finding
+                self.rejudge("diverging")
         raise TuningError(finding.text(silence=False), finding)
 
     def rejudge(self, progress: ProgressState) -> None:
@@ -185,13 +191,7 @@ class Journal:
             if known is None:
                 self._folded[other.key] = other
             elif other.rank != known.rank:
-                self._folded[other.key] = dataclasses.replace(
-                    known,
-                    count=known.count + other.count,
-                    severity=max(known.severity, other.severity),
-                    step=min((f.step for f in (known, other) if f.step is not None), default=None),
-                    last_step=max((f.last_step for f in (known, other) if f.last_step is not None), default=None),
-                )
+                self._folded[other.key] = both(known, other)
 
     def close(self) -> None:
         """Tell the reporters that the run is over, and how it went wrong if it did; only rank 0 speaks.

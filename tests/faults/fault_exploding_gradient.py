@@ -16,6 +16,7 @@ _CAUSES = ("exploding-gradient", "learning-rate", "overflow")
 EXPECTS = (
     Diagnosis("LT601"),
     Diagnosis("LT802"),
+    Diagnosis("LT807"),  # of a spike that the run does not recover from
     Diagnosis("LT701", causes=_CAUSES),
     Diagnosis("LT702", causes=_CAUSES),
     Diagnosis("LT703", causes=_CAUSES),
@@ -32,30 +33,30 @@ def scheduled(problem: Problem, factor: Callable[[int], float]) -> Learner:
     return Learner(problem, net, schedule=lambda optimizer: LambdaLR(optimizer, factor))
 
 
-def leaps(factor: float, step: int) -> float:
-    """A restart at far too high a rate."""
-    return factor if 220 <= step < 260 else 1.0
+def burst(factor: float, first: int, steps: int) -> Callable[[int], float]:
+    """A rate that is ``factor`` times too high for some steps: a restart, or a typing error in a schedule."""
+    return lambda step: factor if first <= step < first + steps else 1.0
 
 
-def grows(factor: float, step: int) -> float:
+def grows(factor: float) -> Callable[[int], float]:
     """A decay with the wrong sign."""
-    return factor ** (step / STEPS)
+    return lambda step: factor ** (step / STEPS)
 
 
-def _faults(problem: Problem, *, strong: float, middle: float, weak: float, leap: float, growth: float) -> list[Fault]:
-    def fault(strength: Strength, lost: float, make: Callable[[], Learner]) -> Fault:
-        run = Setup(f"exploding-gradient-{problem.name}-{strength}", make)
-        return Fault("exploding-gradient", problem.name, strength, run, TWINS[problem.name], EXPECTS, lost=lost)
-
-    return [
-        fault("strong", strong, functools.partial(large_weights, problem)),
-        fault("middle", middle, functools.partial(scheduled, problem, functools.partial(leaps, leap))),
-        fault("weak", weak, functools.partial(scheduled, problem, functools.partial(grows, growth))),
-    ]
+def _fault(problem: Problem, strength: Strength, lost: float, rate: Callable[[int], float] | None = None) -> Fault:
+    make = functools.partial(large_weights, problem) if rate is None else functools.partial(scheduled, problem, rate)
+    run = Setup(f"exploding-gradient-{problem.name}-{strength}", make)
+    return Fault("exploding-gradient", problem.name, strength, run, TWINS[problem.name], EXPECTS, lost=lost)
 
 
 FAULTS = [
-    *_faults(BLOBS, strong=0.5, middle=0.5, weak=0.02, leap=40.0, growth=12.0),
-    *_faults(CIRCLES, strong=0.4, middle=0.4, weak=0.01, leap=10.0, growth=7.0),
-    *_faults(MNIST, strong=0.6, middle=0.1, weak=0.01, leap=10.0, growth=5.0),
+    _fault(BLOBS, "strong", lost=0.5),
+    _fault(BLOBS, "middle", lost=0.5, rate=burst(40.0, 220, 40)),
+    _fault(BLOBS, "weak", lost=0.05, rate=burst(40.0, 200, 7)),
+    _fault(CIRCLES, "strong", lost=0.3),
+    _fault(CIRCLES, "middle", lost=0.4, rate=burst(10.0, 220, 40)),
+    _fault(CIRCLES, "weak", lost=0.02, rate=burst(12.0, 150, 20)),
+    _fault(MNIST, "strong", lost=0.6),
+    _fault(MNIST, "middle", lost=0.6, rate=burst(20.0, 220, 40)),
+    _fault(MNIST, "weak", lost=0.01, rate=grows(5.0)),
 ]

@@ -28,12 +28,12 @@ def _fault(problem: Problem, strength: Strength, lr: float, lost: float) -> Faul
 
 FAULTS = [
     _fault(BLOBS, "strong", 1.0, lost=0.5),
-    _fault(BLOBS, "middle", 0.2, lost=0.1),
+    _fault(BLOBS, "middle", 0.3, lost=0.2),
     _fault(BLOBS, "weak", 0.12, lost=0.01),
     _fault(CIRCLES, "strong", 1.0, lost=0.4),
-    _fault(CIRCLES, "middle", 0.6, lost=0.02),
+    _fault(CIRCLES, "middle", 0.4, lost=0.2),
     _fault(CIRCLES, "weak", 0.2, lost=0.01),
     _fault(MNIST, "strong", 1.0, lost=0.6),
-    _fault(MNIST, "middle", 0.1, lost=0.1),
+    _fault(MNIST, "middle", 0.15, lost=0.2),
     _fault(MNIST, "weak", 0.05, lost=0.02),
 ]

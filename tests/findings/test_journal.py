@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import gc
 import warnings
 import weakref
@@ -209,6 +210,35 @@ class TestOutcomeGate:
         assert [f.severity for f in journal.findings] == [Severity.INFO]
         with pytest.raises(TuningError):
             self.symptoms(journal, 1)
+
+    @pytest.mark.parametrize(("state", "severity"), [("flat", Severity.WARNING), ("diverging", Severity.INFO)])
+    def test_what_was_seen_of_the_set_up_stands_if_nothing_was_gained(self, state: str, severity: Severity) -> None:
+        journal, listener = listened()
+        listener.shows = True
+        journal.report(dataclasses.replace(LT601.finding("seen at the start"), count=3), once=True)
+        journal.rejudge("learning")
+        resumed, shown = listened()
+        shown.shows = True
+        resumed.load_state_dict(journal.state_dict())
+        for told in (journal, resumed):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", TuningWarning)
+                told.rejudge(state)
+            assert [f.severity for f in told.findings] == [severity]
+
+    @pytest.mark.parametrize(
+        ("cause", "severity"), [("exploding-gradient", Severity.WARNING), ("bad-sample", Severity.INFO)]
+    )
+    @pytest.mark.parametrize("on_finding", ["warn", "raise"])
+    def test_what_grew_until_the_run_broke_explains_it(self, on_finding: str, cause: str, severity: Severity) -> None:
+        journal, _ = listened(on_finding=on_finding)
+        self.symptoms(journal, 3)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", TuningWarning)
+            with pytest.raises(TuningError, match="broken"):
+                journal.fail(FACT.finding("broken", evidence={"cause": cause}), step=3, epoch=0)
+        assert {f.code: f.severity for f in journal.findings}["LT601"] is severity
+        assert journal.on_finding == on_finding
 
     def test_what_was_a_warning_stays_one(self) -> None:
         journal, listener = listened()
