@@ -7,6 +7,7 @@ import functools
 import math
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -83,13 +84,22 @@ def _split(x: Tensor, y: Tensor, train: int = 2048) -> tuple[TensorDataset, Tens
 
 
 @functools.cache
-def _mnist() -> tuple[TensorDataset, TensorDataset]:
+def _digits() -> Any:
     demos = str(ROOT / "demos")
     if demos not in sys.path:
         sys.path.append(demos)
     from mnist_data import load_digits
 
-    found = load_digits(mirrors=())  # MNIST where it lies on this machine, else scikit-learn's digits
+    return load_digits(mirrors=())  # MNIST where it lies on this machine, else scikit-learn's digits
+
+
+def has_mnist() -> bool:
+    return _digits().is_mnist
+
+
+@functools.cache
+def _mnist() -> tuple[TensorDataset, TensorDataset]:
+    found = _digits()
     parts = found.train.first(5120), found.test.first(1024)
     train, val = (F.adaptive_avg_pool2d(part.images, 14).flatten(1) for part in parts)
     mean, std = train.mean(), train.std()
