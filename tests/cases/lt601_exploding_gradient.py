@@ -14,6 +14,7 @@ CASES = [
         severity="warning",
         also={
             "LT407": "plain SGD, so that it diverges slowly, in a run that goes wrong",
+            "LT408": "the cause: the rate leaves its band",
             "LT802": "the loss diverges with them",
             "LT805": "the units that it has killed give every sample the same answer",
             "LT807": "and the loss jumps",

@@ -22,6 +22,8 @@ CASES = [
         also={
             "LT408": "that is the reason",
             "LT413": "nor does it warm up",
+            "LT609": "what the rate does to the tanh units, and why no gradient passes",
+            "LT801": "so nothing is learned",
             "LT601": "on the way there the gradients leap",
         },
     ),

@@ -26,6 +26,11 @@ CASES = [
         healthy=Run(lambda: Decaying(1e-4)),
         where="net.0.weight",
         severity="warning",
-        also={"LT406": "it decays the biases too", "LT602": "weights of nearly 0 let no gradient through"},
+        also={
+            "LT406": "it decays the biases too",
+            "LT602": "weights of nearly 0 let no gradient through",
+            "LT801": "so nothing is learned",
+            "LT805": "and every sample gets the same answer",
+        },
     ),
 ]

@@ -12,7 +12,7 @@ def adam(lr: float) -> Run:
     return Run(lambda: Optimized(lambda module: torch.optim.AdamW(module.parameters(), lr=lr), batches=400))
 
 
-REASON = {"LT408": "that is the reason"}
+REASON = {"LT408": "that is the reason", "LT801": "so nothing is learned"}
 
 CASES = [
     Case(code="LT605", sick=adam(1e-8), healthy=adam(3e-3), where="AdamW group 0", severity="warning", also=REASON),

@@ -23,5 +23,10 @@ CASES = [
         healthy=Run(lambda: Initialised(he, batches=ENOUGH)),
         where="net.0",
         severity="warning",
+        also={
+            "LT603": "the layer behind it is given zeros, and so gets a gradient of zeros",
+            "LT801": "nothing is learned",
+            "LT805": "every sample gets the same answer",
+        },
     ),
 ]

@@ -67,7 +67,7 @@ CASES = [
         healthy=Run(lambda: Crawling(1e-2), trainer=EPOCHS),
         where="",
         severity="warning",
-        also={"LT408": "the cause"},
+        also={"LT408": "the cause", "LT605": "and what the rate comes to"},
     ),
     Case(
         code="LT801",
@@ -79,6 +79,7 @@ CASES = [
         also={
             "LT414": "the cause",
             "LT201": "nothing of the samples is left",
+            "LT603": "nor does the last layer's weight, which hears nothing but zeros",
             "LT202": "the first layer gets no gradient",
             "LT805": "every sample gets the same answer",
         },
@@ -90,6 +91,6 @@ CASES = [
         healthy=Run(Weak, trainer=EPOCHS),
         where="",
         severity="warning",
-        also={"LT408": "the cause"},
+        also={"LT408": "the cause", "LT605": "and what the rate comes to"},
     ),
 ]

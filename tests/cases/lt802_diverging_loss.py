@@ -38,6 +38,7 @@ CASES = [
         severity="warning",
         also={
             "LT407": "plain SGD, so that it diverges slowly, in a run that goes wrong",
+            "LT408": "the cause: the rate leaves its band",
             "LT601": "the gradients explode with the rate",
             "LT805": "the units that it has killed give every sample the same answer",
             "LT807": "and the loss jumps",

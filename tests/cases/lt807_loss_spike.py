@@ -65,6 +65,6 @@ CASES = [
         healthy=Run(lambda: Shaken(nothing), callbacks=watched),
         where="",
         severity="warning",
-        also={"LT601": "such a rate makes the gradients explode"},
+        also={"LT408": "the cause: the rate leaves its band", "LT601": "such a rate makes the gradients explode"},
     ),
 ]

@@ -45,7 +45,8 @@ def growth(callback: pl.Callback, files: str) -> int:
     tracemalloc.start()
     try:
         pl.seed_everything(0, verbose=False)
-        quiet_trainer(callbacks=[callback, weigher], limit_val_batches=0).fit(Mlp(batches=LATE + 1, batch_size=4))
+        model = Mlp(lr=0.01, batches=LATE + 1, batch_size=4)
+        quiet_trainer(callbacks=[callback, weigher], limit_val_batches=0).fit(model)
     finally:
         tracemalloc.stop()
     return weigher.bytes[LATE] - weigher.bytes[EARLY]
