@@ -18,7 +18,8 @@ from tests.helpers import quiet_trainer
 from tests.ranks import gloo, on_two_ranks
 
 CODES = ("LT602", "LT604", "LT605", "LT606", "LT608", "LT609", "LT801")
-CASES = {str(case): case for case in cases() if case.code in CODES}
+REFUSED = {"LT801 cut off"}  # by DDP itself: parameters that no loss reaches
+CASES = {str(case): case for case in cases() if case.code in CODES and str(case) not in REFUSED}
 
 
 def found(case: Case, *, batches: int, **settings: Any) -> list[tuple[str, str, str]]:
@@ -28,7 +29,8 @@ def found(case: Case, *, batches: int, **settings: Any) -> list[tuple[str, str, 
     loader = module.train_dataloader()
     size = loader.batch_size * batches
     module.train_dataloader = lambda: DataLoader(loader.dataset, batch_size=size, drop_last=True)
-    arguments = {**case.sick.trainer, "limit_val_batches": 0, **settings}
+    epochs = 2 * case.sick.trainer.get("max_epochs", 1)  # of half as many batches
+    arguments = {**case.sick.trainer, "max_epochs": epochs, "limit_val_batches": 0, **settings}
     trainer = quiet_trainer(callbacks=[TuningSuite(select=CODES), *case.sick.callbacks()], **arguments)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -8,7 +8,6 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor
 
 from tests.cases import Run
 
@@ -69,7 +68,17 @@ class _Manual(pl.LightningModule):
         self.manual_backward(loss)
         for optimizer in several:
             optimizer.step()
+        self._tick("step")
         return loss.detach()
+
+    def on_train_epoch_end(self) -> None:
+        super().on_train_epoch_end()
+        self._tick("epoch")
+
+    def _tick(self, interval: str) -> None:
+        for config in self.trainer.lr_scheduler_configs:
+            if config.interval == interval:
+                config.scheduler.step()
 
 
 class _Split(_Manual):
@@ -77,7 +86,7 @@ class _Split(_Manual):
 
     def configure_optimizers(self) -> Any:
         configured = super().configure_optimizers()
-        assert isinstance(configured, torch.optim.Optimizer)
+        assert isinstance(configured, torch.optim.Optimizer), "a schedule is bound to its one optimizer"
         parts = []
         for first in (0, 1):
             groups = [{**group, "params": group["params"][first::2]} for group in configured.param_groups]
@@ -100,5 +109,3 @@ WAYS: dict[str, Way] = {
     "two optimizers": Way(lambda module: _taught(module, _Split), _by_hand),
     "compiled": Way(_compiled),
 }
-
-LossOf = Callable[..., Tensor]
