@@ -56,13 +56,17 @@ def test_exact_silence_is_not_below_zero() -> None:
     assert silent_units(torch.tensor([[-1.0, 0.0], [0.0, 0.0]]), -1, exact=True).tolist() == [0.0, 1.0]
 
 
-@given(st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=20))
+AWAY_FROM_THE_BOUNDS = st.floats(-1, 1, width=32).filter(lambda v: min(abs(abs(v) - 0.97), abs(abs(v) - 0.96)) > 1e-4)
+"""Where float32 may round to the other side of one."""
+
+
+@given(st.lists(AWAY_FROM_THE_BOUNDS, min_size=1, max_size=20))
 def test_saturation(values: list[float]) -> None:
     given_, squashed = torch.tensor(values), (torch.tensor(values) + 1) / 2
     tanh = sum(abs(v) > 0.97 for v in given_.double().tolist()) / len(values)
     sigmoid = sum(abs(v - 0.5) > 0.48 for v in squashed.tolist()) / len(values)
     assert saturation(given_, "tanh").item() == pytest.approx(tanh, abs=1e-6)
-    assert saturation(squashed, "sigmoid").item() == pytest.approx(sigmoid, abs=0.5 / len(values))
+    assert saturation(squashed, "sigmoid").item() == pytest.approx(sigmoid, abs=1e-6)
 
 
 def test_nan_is_not_saturated() -> None:

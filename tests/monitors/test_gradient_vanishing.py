@@ -10,14 +10,15 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor, nn
 from torch.amp import GradScaler
 
-from lightning_tuning import Finding, GradientVanishingMonitor, Journal, TuningWarning
+from lightning_tuning import Finding, GradientVanishingMonitor, Journal, LearningCurveMonitor, TuningWarning
 from tests.cases._initialised import Initialised, stack
 from tests.helpers import CLASSES, MODEL_KINDS, ManualGAN, Mlp, TinyModule, quiet_trainer
 
 
 def fit(model: Any, monitor: GradientVanishingMonitor | None = None, **settings: Any) -> list[Finding]:
     torch.manual_seed(0)
-    trainer = quiet_trainer(callbacks=[monitor or GradientVanishingMonitor()], **settings)
+    callbacks = [monitor or GradientVanishingMonitor(), *settings.pop("callbacks", ())]
+    trainer = quiet_trainer(callbacks=callbacks, **settings)
     trainer.fit(model)
     assert Journal.of(trainer).notes == []
     return Journal.of(trainer).findings
@@ -27,11 +28,22 @@ def often() -> GradientVanishingMonitor:
     return GradientVanishingMonitor(every_n_steps=5)
 
 
-def test_alone_it_speaks_of_a_sigmoid_stack() -> None:
-    with pytest.warns(TuningWarning, match="LT602 vanishing-gradient at net.0.weight"):
-        (finding,) = fit(Initialised(make=lambda: stack(8, nn.Sigmoid), batches=260), often())
+def sigmoid_stack() -> TinyModule:
+    """Stays at ln K, from where the random head had begun 3 % higher."""
+    return Initialised(make=lambda: stack(8, nn.Sigmoid), batches=260)
+
+
+def test_alone_it_tells_of_a_sigmoid_stack() -> None:
+    (finding,) = fit(sigmoid_stack(), often())
+    assert (finding.code, finding.where) == ("LT602", "net.0.weight")
     assert "nn.ReLU()" in finding.remedy
     assert finding.evidence["cause"] == "saturation"
+
+
+def test_it_warns_where_somebody_knows_that_nothing_is_learned() -> None:
+    with pytest.warns(TuningWarning, match="LT602 vanishing-gradient at net.0.weight"):
+        found = fit(sigmoid_stack(), often(), callbacks=[LearningCurveMonitor()])
+    assert {finding.code for finding in found} >= {"LT602", "LT801"}
 
 
 @pytest.mark.parametrize("kind", MODEL_KINDS, ids=lambda kind: kind.__name__)
