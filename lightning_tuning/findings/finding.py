@@ -108,7 +108,7 @@ class Finding:
         """When it was seen: ``"step 812"``, ``"x37, steps 812-990"`` or ``""`` before the run."""
         if self.step is None:
             return f"x{self.count}" if self.count > 1 else ""
-        if self.count == 1 or self.last_step is None:
+        if self.count == 1 or self.last_step in (None, self.step):
             return f"step {self.step}"
         return f"x{self.count}, steps {self.step}-{self.last_step}"
 
