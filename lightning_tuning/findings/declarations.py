@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ def declared_rules(folder: Path) -> Iterator[Rule]:
                 yield Rule(**{name: _value(argument, texts) for name, argument in given.items()})
 
 
+@functools.cache  # sources do not change while they are used, and reading them all takes half a second
 def register_declared_rules(folder: Path) -> None:
     """Fill the catalogue with :func:`declared_rules`; registered again by the verdicts, they stay what they are."""
     for rule in declared_rules(folder):
