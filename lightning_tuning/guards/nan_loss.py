@@ -64,7 +64,7 @@ class NanLossGuard(RollbackGuard):
     ends already, by an exception or by ``"stop"``, ModelCheckpoint is passed over instead.
 
     Price: the host waits for the device once per batch, to read a gradient norm (shared with the other callbacks) and
-    the loss; a copy of all buffers; some 20 us for the random number generators while replays are left; but for
+    the loss; a copy of all buffers; some 15 us for the random number generators while replays are left; but for
     ``"raise"`` a copy of the metric states; with several ranks one all-reduce of one number; for a checkpoint half to
     three quarters of the time that it takes to write it; for ``"rollback"`` memory on the CPU for two copies of
     parameters, buffers and optimizer states (24 bytes a parameter with Adam in float32), written as
