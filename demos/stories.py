@@ -92,7 +92,7 @@ def explosion(bench: Bench) -> Story:
     _open(
         bench,
         "explosion",
-        "A ReLU RNN reads each image row by row. While its learning rate is warmed up to .1 it learns; near the top "
+        "A ReLU RNN reads each image row by row. While its learning rate is warmed up to .2 it learns; near the top "
         "the gradients explode.",
     )
 
@@ -100,9 +100,9 @@ def explosion(bench: Bench) -> Story:
         return bench.train(
             RowReader,
             bench.images(20_000),
-            lambda p: SGD(p, lr=0.1, momentum=0.9),
+            lambda p: SGD(p, lr=0.2, momentum=0.9),
             epochs=2,
-            schedule=lambda o, steps: OneCycleLR(o, 0.1, total_steps=steps, div_factor=10, cycle_momentum=False),
+            schedule=lambda o, steps: OneCycleLR(o, 0.2, total_steps=steps, div_factor=10, cycle_momentum=False),
             callbacks=callbacks,
             gradient_clip_val=clip,
         )
