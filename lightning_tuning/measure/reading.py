@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
+from typing import NamedTuple
 
 __all__ = ["Reading"]
 
 
-@dataclasses.dataclass(frozen=True)
-class Reading:
+class Reading(NamedTuple):
     """The landed numbers of one optimizer step, or of one batch that ended without a step.
+
+    A tuple, since one is made in each step: a frozen dataclass takes five times as long.
 
     Attributes:
         step: ``trainer.global_step`` before the optimizer stepped.
