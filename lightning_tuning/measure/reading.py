@@ -10,7 +10,7 @@ __all__ = ["Reading"]
 class Reading(NamedTuple):
     """The landed numbers of one optimizer step, or of one batch that ended without a step.
 
-    A tuple, since one is made in each step: a frozen dataclass takes five times as long.
+    A tuple, since one is made in each step: a frozen dataclass takes four times as long.
 
     Attributes:
         step: ``trainer.global_step`` before the optimizer stepped.
