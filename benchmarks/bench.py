@@ -1,9 +1,9 @@
 """What the callbacks cost: seconds per training step against a bare ``Trainer``, with torch's own anomaly detection.
 
 Every round runs the bare Trainer, each callback alone, and the suite, one after the other, so that a slow moment of the
-machine hits all of them; the ratio is taken within a round, and the median over the rounds is printed. It is that of the
-runs' median steps; the ratio of their means has the sampled looks of the monitors in it as well. What is paid once, from
-the start of the fit to the second batch (the trace of the first step, every look of a check), is timed apart: as
+machine hits all of them; the ratio is taken within a round, and the median over the rounds is printed. It is that of
+the runs' median steps; the ratio of their means has the sampled looks of the monitors in it as well. What is paid once,
+from the start of the fit to the second batch (the trace of the first step, every look of a check), is timed apart: as
 milliseconds and in training steps, above the bare Trainer's.
 
     make bench
