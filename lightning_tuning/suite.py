@@ -80,9 +80,10 @@ def recommended() -> list[TuningCallback]:
 
 
 class TuningSuite(TuningCallback):
-    """All that a run should have by default, as one callback: every check and monitor, and two guards.
+    """All that a run should have by default, as one callback: the checks, the monitors and two guards.
 
-    The guards are :class:`NanLossGuard` and :class:`ReplicaDriftGuard`.
+    The guards are :class:`NanLossGuard` and :class:`ReplicaDriftGuard`; what is measured on request only
+    (:class:`Preflight`, :class:`StabilityProbe`) is not in it.
 
     Why one: Lightning calls every hook of every callback, and fifty callbacks cost .4 ms a step doing nothing; the
     suite forwards only the hooks that its members override. A healthy run is not changed by a single bit. (Where the
