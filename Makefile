@@ -4,16 +4,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-with
 # A second process per core gains nothing on nets this small: one torch thread each, two workers.
+THEMES := $(sort $(notdir $(basename $(shell grep -l '^from themes import' demos/*.py))))
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types format bench clean
+.PHONY: help demo demos test lint types format bench clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z]+):.*##(.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: $(INSTALLED)-demos  ## train the healthy MNIST net, then every story: the sickness, the finding, the cure
 	$(BIN)/python demos/mnist.py --story all
+
+demos: demo  ## all of that, and each theme: runs side by side, with a table and a picture
+	set -e; for theme in $(THEMES); do $(BIN)/python demos/$$theme.py; done
 
 test: lint types  ## lint, types and all tests
 	$(ONE_THREAD) $(BIN)/python -m pytest -n 2

@@ -10,14 +10,11 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
-import torch
-from mnist_data import DataError, load_digits
+from command import add_bench_arguments, open_bench
 from mnist_nets import healthy_net
-from mnist_training import Bench, quieten
+from mnist_training import Bench
 from rich import box
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 from stories import STORIES, Story, said
@@ -30,17 +27,9 @@ from lightning_tuning import TuningSuite
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line asks for; the exit code of the process."""
     asked = _parser().parse_args(arguments)
-    torch.set_num_threads(asked.threads)
-    quieten()
-    try:
-        digits = load_digits(asked.data_dir)
-    except DataError as error:
-        print(f"mnist.py: {error}", file=sys.stderr)
+    bench = open_bench(asked, "mnist")
+    if bench is None:
         return 1
-    bench = Bench(digits, seed=asked.seed, progress=asked.progress, fast=asked.fast)
-    notice = "" if digits.is_mnist else "[bold yellow]Not MNIST:[/] "
-    bench.say(f"{notice}{escape(digits.source)}")
-    bench.say(f"{len(digits.train)} images to train, {len(digits.val)} to validate, {len(digits.test)} to test")
     start = time.perf_counter()
     chosen = {None: [healthy], "all": [healthy, *STORIES.values()]}.get(asked.story) or [STORIES[asked.story]]
     told = [tell(bench) for tell in chosen]
@@ -89,16 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--story", choices=[*STORIES, "all"], help="tell this story; 'all' tells every one, after the healthy net"
     )
-    parser.add_argument(
-        "--data-dir",
-        type=Path,
-        help="folder of the four IDX files, gzipped or not; fetched into it if it lacks them (default: data/mnist)",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of initial weights and the order of images (default: 0)")
-    # Measured on two cores: a second thread gains nothing on nets this small, and loses half where a core is shared.
-    parser.add_argument("--threads", type=int, default=1, help="torch threads (default: 1; figures differ a little)")
-    parser.add_argument("--progress", action="store_true", help="show Lightning's progress bars")
-    parser.add_argument("--fast", action="store_true", help=argparse.SUPPRESS)  # few images: does everything run?
+    add_bench_arguments(parser)
     return parser
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import re
 
+import command
 import mnist
 import mnist_data
 import pytest
@@ -38,7 +39,7 @@ def bench(digits):
 @pytest.fixture
 def run(monkeypatch, digits):
     """``run("--story", "nan")`` is the command line on few images."""
-    monkeypatch.setattr(mnist, "load_digits", lambda data_dir: digits)
+    monkeypatch.setattr(command, "load_digits", lambda data_dir: digits)
     return lambda *arguments: mnist.main(["--fast", "--threads", "1", *arguments])
 
 
@@ -86,7 +87,7 @@ def test_an_unknown_story_is_refused(run, capsys):
 
 
 def test_without_mnist_the_notice_is_plain(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(mnist, "load_digits", functools.partial(mnist_data.load_digits, mirrors=()))
+    monkeypatch.setattr(command, "load_digits", functools.partial(mnist_data.load_digits, mirrors=()))
     assert mnist.main(["--fast", "--threads", "1", "--story", "nan", "--data-dir", str(tmp_path)]) == 0
     assert capsys.readouterr().out.startswith("Not MNIST: scikit-learn's 1797 digits")
 
