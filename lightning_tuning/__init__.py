@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     )
     from lightning_tuning.guards import LossSpikeGuard, NanLossGuard, ReplicaDriftGuard
     from lightning_tuning.measure import Meter, Progress
-    from lightning_tuning.mixins import PlateauLRMixin
+    from lightning_tuning.mixins import PlateauLRMixin, ScheduleLRMixin
     from lightning_tuning.monitors import (
         ActivationMonitor,
         ClippingMonitor,
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     )
     from lightning_tuning.reporters import TerminalReporter
     from lightning_tuning.suite import TuningSuite
-    from lightning_tuning.treatments import PlateauLR, WeightInitCallback
+    from lightning_tuning.treatments import PlateauLR, ScheduleLR, WeightInitCallback
 
 __version__ = "0.1.0"
 
@@ -66,8 +66,8 @@ _HOME = {
     "DropoutCheck": "checks",
     "Finding": "findings",
     "GradientExplosionMonitor": "monitors",
-    "GradientVanishingMonitor": "monitors",
     "GradientFlowCheck": "checks",
+    "GradientVanishingMonitor": "monitors",
     "InitCheck": "checks",
     "Journal": "findings",
     "LearningCurveMonitor": "monitors",
@@ -76,8 +76,8 @@ _HOME = {
     "Meter": "measure",
     "NanLossGuard": "guards",
     "OptimizerCheck": "checks",
-    "PenaltyMonitor": "monitors",
     "OverfittingMonitor": "monitors",
+    "PenaltyMonitor": "monitors",
     "PlateauLR": "treatments",
     "PlateauLRMixin": "mixins",
     "Preflight": "checks",
@@ -87,6 +87,8 @@ _HOME = {
     "Rule": "findings",
     "RunCheck": "checks",
     "ScheduleCheck": "checks",
+    "ScheduleLR": "treatments",
+    "ScheduleLRMixin": "mixins",
     "Severity": "findings",
     "StabilityProbe": "monitors",
     "StaleGradientMonitor": "monitors",
@@ -132,6 +134,8 @@ __all__ = [
     "Rule",
     "RunCheck",
     "ScheduleCheck",
+    "ScheduleLR",
+    "ScheduleLRMixin",
     "Severity",
     "StabilityProbe",
     "StaleGradientMonitor",

@@ -12,6 +12,7 @@ from lightning_tuning.functional.initialization import (
     set_forget_bias_,
 )
 from lightning_tuning.functional.norms import global_norm, join_norms, separate_norms, tensor_norms
+from lightning_tuning.functional.schedule_lr import schedule_lr_config
 
 __all__ = [
     "activation_gain",
@@ -22,6 +23,7 @@ __all__ = [
     "initial_std",
     "initialize_",
     "join_norms",
+    "schedule_lr_config",
     "separate_norms",
     "set_forget_bias_",
     "split_decay_groups",

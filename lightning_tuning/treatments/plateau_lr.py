@@ -18,9 +18,11 @@ from lightning_tuning.runtime import Desk
 from lightning_tuning.runtime.plateau import PlateauKeeper, Watch
 from lightning_tuning.treatments._configure import (
     extend_configure_optimizers,
+    optimizer_indices,
     optimizers_and_schedulers,
+    pick,
     restore_configure_optimizers,
-    scheduled,
+    schedule_of,
 )
 
 __all__ = ["PlateauLR"]
@@ -123,7 +125,7 @@ class PlateauLR(PlateauKeeper):
             )
         self.interval = interval
         self.frequency = frequency
-        self.optimizers = _indices(optimizer)
+        self.optimizers = optimizer_indices(optimizer)
         self._own: list[ReduceLROnPlateau] = []
         self._fresh: list[dict[str, Any]] = []
 
@@ -172,22 +174,18 @@ class PlateauLR(PlateauKeeper):
 
     def _extend(self, trainer: Trainer, pl_module: LightningModule, configured: Any) -> Any:
         optimizers, schedulers = optimizers_and_schedulers(configured)
-        picked = range(len(optimizers)) if self.optimizers is None else self.optimizers
         frequency = self._frequency(trainer) if self.interval == "epoch" else sys.maxsize  # never: the callback steps
         self._own, self._fresh = [], []
-        for index in picked:
-            if index >= len(optimizers):
-                raise MisconfigurationException(
-                    f"PlateauLR(optimizer={index}): `configure_optimizers` returned {len(optimizers)} optimizer(s)."
-                )
-            if (known := scheduled(optimizers[index], schedulers)) is not None:
+        for optimizer in pick("PlateauLR", self.optimizers, optimizers):
+            if (known := schedule_of(optimizer, schedulers)) is not None:
                 others = " Or give `optimizer=` the index of another one." if len(optimizers) > 1 else ""
+                called = type(known["scheduler"] if isinstance(known, dict) else known).__name__
                 raise MisconfigurationException(
-                    f"PlateauLR: `configure_optimizers` already has {type(known).__name__} for optimizer {index}, and "
-                    "two schedulers would overwrite each other's rates. Return the optimizer alone, or drop "
-                    f"PlateauLR.{others}"
+                    f"PlateauLR: `configure_optimizers` already has {called} for optimizer "
+                    f"{optimizers.index(optimizer)}, and two schedulers would overwrite each other's rates. Return the "
+                    f"optimizer alone, or drop PlateauLR.{others}"
                 )
-            config = plateau_lr_config(optimizers[index], self.monitor, frequency=frequency, **self.arguments)
+            config = plateau_lr_config(optimizer, self.monitor, frequency=frequency, **self.arguments)
             if not pl_module.automatic_optimization:  # Lightning steps none of them and warns about these
                 config = {key: config[key] for key in ("scheduler", "interval", "frequency")}
             schedulers = [*schedulers, config]
@@ -230,14 +228,3 @@ class PlateauLR(PlateauKeeper):
 
 
 _NUMBERS = ("factor", "patience", "threshold", "threshold_mode", "cooldown", "min_lrs", "eps")
-
-
-def _indices(optimizer: Any) -> tuple[int, ...] | None:
-    if optimizer is None:
-        return None
-    indices = tuple(optimizer) if isinstance(optimizer, Sequence) else (optimizer,)
-    if not indices or not all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in indices):
-        raise ValueError(f"`optimizer` must be None, an index of at least 0, or several, got {optimizer!r}.")
-    if len(set(indices)) < len(indices):
-        raise ValueError(f"`optimizer` must name each index once, got {optimizer!r}.")
-    return indices
