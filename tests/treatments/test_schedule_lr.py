@@ -1,4 +1,4 @@
-"""ScheduleLR in a fit: the very run that a module with the same scheduler has, whatever its kind and however resumed."""
+"""ScheduleLR in a fit: the very run that a module with the same scheduler has, however it is resumed."""
 
 from __future__ import annotations
 
