@@ -141,8 +141,8 @@ class TuningSuite(TuningCallback):
         checks_only: bool | None = None,
     ) -> None:
         given = Settings(
-            None if select is None else tuple(select),
-            None if ignore is None else tuple(ignore),
+            _tuple(select),
+            _tuple(ignore),
             on_finding,
             per_path_ignores,
             severity,
@@ -235,3 +235,8 @@ class TuningSuite(TuningCallback):
             return
         own = [callback for callback in callbacks if not isinstance(callback, TuningSuite)]
         self.members = [m for m in self._recommended if not any(isinstance(callback, type(m)) for callback in own)]
+
+
+def _tuple(patterns: Any) -> Any:
+    """As a tuple, unless it is none of what it should be, which is refused elsewhere."""
+    return tuple(patterns) if isinstance(patterns, list | tuple | set) else patterns

@@ -103,9 +103,9 @@ def test_a_symptom_is_held_back_unless_it_is_an_error(called: str, while_learnin
     journal = Journal()
     journal.configure(severity={"LT601": called})
     for progress, severity in (("learning", while_learning), ("diverging", while_diverging)):
-        journal.rejudge(progress)  # type: ignore[arg-type]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", TuningWarning)
+            journal.rejudge(progress)  # type: ignore[arg-type]
             for step in range(3):
                 journal.report(Finding("LT601", "exploding-gradient", Severity.WARNING, "norm"), step=step)
         assert [str(f.severity) for f in journal.findings] == [severity]

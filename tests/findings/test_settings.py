@@ -112,7 +112,7 @@ def test_somebody_elses_broken_file_is_not_ours() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[tool.lightning-tuning]\nignor = []\n", r"\[tool.lightning-tuning\]: `ignor` is no setting. Did you mean 'ignore'"),
+        ("[tool.lightning-tuning]\nignor = []\n", r"tuning\]: `ignor` is no setting. Did you mean 'ignore'"),
         ("[tool.lightning-tuning]\nqqq = 1\n", "`qqq` is no setting. Known are: select"),
         ("[tool.lightning-tuning]\nignore = 'LT3'\n", "`ignore` must be a list of codes, names or globs, got 'LT3'"),
         ("[tool.lightning-tuning]\nchecks-only = 1\n", "`checks_only` must be true or false, got 1"),
