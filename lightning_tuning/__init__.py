@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     )
     from lightning_tuning.reporters import TerminalReporter
     from lightning_tuning.suite import TuningSuite
-    from lightning_tuning.treatments import PlateauLR, WeightInitCallback
+    from lightning_tuning.treatments import MomentumSchedule, PlateauLR, ScheduleLR, WeightInitCallback
 
 __version__ = "0.1.0"
 
@@ -74,6 +74,7 @@ _HOME = {
     "LossHeadCheck": "checks",
     "LossSpikeGuard": "guards",
     "Meter": "measure",
+    "MomentumSchedule": "treatments",
     "NanLossGuard": "guards",
     "OptimizerCheck": "checks",
     "PenaltyMonitor": "monitors",
@@ -87,6 +88,7 @@ _HOME = {
     "Rule": "findings",
     "RunCheck": "checks",
     "ScheduleCheck": "checks",
+    "ScheduleLR": "treatments",
     "Severity": "findings",
     "StabilityProbe": "monitors",
     "StaleGradientMonitor": "monitors",
@@ -119,6 +121,7 @@ __all__ = [
     "LossHeadCheck",
     "LossSpikeGuard",
     "Meter",
+    "MomentumSchedule",
     "NanLossGuard",
     "OptimizerCheck",
     "OverfittingMonitor",
@@ -132,6 +135,7 @@ __all__ = [
     "Rule",
     "RunCheck",
     "ScheduleCheck",
+    "ScheduleLR",
     "Severity",
     "StabilityProbe",
     "StaleGradientMonitor",

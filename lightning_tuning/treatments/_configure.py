@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from lightning.pytorch import LightningModule
@@ -10,7 +10,13 @@ from lightning.pytorch.core.optimizer import _configure_optimizers
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
 
-__all__ = ["extend_configure_optimizers", "optimizers_and_schedulers", "restore_configure_optimizers", "scheduled"]
+__all__ = [
+    "extend_configure_optimizers",
+    "optimizer_indices",
+    "optimizers_and_schedulers",
+    "restore_configure_optimizers",
+    "scheduled",
+]
 
 _HOOK = "configure_optimizers"
 
@@ -60,3 +66,19 @@ def scheduled(optimizer: Optimizer, schedulers: list[Any]) -> Any | None:
     """The scheduler among ``schedulers`` that already drives ``optimizer``."""
     bare = [entry.get("scheduler") if isinstance(entry, dict) else entry for entry in schedulers]
     return next((scheduler for scheduler in bare if getattr(scheduler, "optimizer", None) is optimizer), None)
+
+
+def optimizer_indices(optimizer: Any) -> tuple[int, ...] | None:
+    """Which optimizers an argument ``optimizer`` means; ``None`` = all.
+
+    Raises:
+        ValueError: for anything but ``None``, an index or several.
+    """
+    if optimizer is None:
+        return None
+    indices = tuple(optimizer) if isinstance(optimizer, Sequence) else (optimizer,)
+    if not indices or not all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in indices):
+        raise ValueError(f"`optimizer` must be None, an index of at least 0, or several, got {optimizer!r}.")
+    if len(set(indices)) < len(indices):
+        raise ValueError(f"`optimizer` must name each index once, got {optimizer!r}.")
+    return indices

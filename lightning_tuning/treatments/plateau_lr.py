@@ -18,6 +18,7 @@ from lightning_tuning.runtime import Desk
 from lightning_tuning.runtime.plateau import PlateauKeeper, Watch
 from lightning_tuning.treatments._configure import (
     extend_configure_optimizers,
+    optimizer_indices,
     optimizers_and_schedulers,
     restore_configure_optimizers,
     scheduled,
@@ -123,7 +124,7 @@ class PlateauLR(PlateauKeeper):
             )
         self.interval = interval
         self.frequency = frequency
-        self.optimizers = _indices(optimizer)
+        self.optimizers = optimizer_indices(optimizer)
         self._own: list[ReduceLROnPlateau] = []
         self._fresh: list[dict[str, Any]] = []
 
@@ -230,14 +231,3 @@ class PlateauLR(PlateauKeeper):
 
 
 _NUMBERS = ("factor", "patience", "threshold", "threshold_mode", "cooldown", "min_lrs", "eps")
-
-
-def _indices(optimizer: Any) -> tuple[int, ...] | None:
-    if optimizer is None:
-        return None
-    indices = tuple(optimizer) if isinstance(optimizer, Sequence) else (optimizer,)
-    if not indices or not all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in indices):
-        raise ValueError(f"`optimizer` must be None, an index of at least 0, or several, got {optimizer!r}.")
-    if len(set(indices)) < len(indices):
-        raise ValueError(f"`optimizer` must name each index once, got {optimizer!r}.")
-    return indices
