@@ -50,7 +50,8 @@ def warm_up_entry(
     if not is_manual and own != (interval, frequency):
         raise MisconfigurationException(
             f"ScheduleLR(when_scheduled='chain'): the module steps {type(scheduler).__name__} with "
-            f"interval={own[0]!r}, frequency={own[1]}, and ScheduleLR counts with {interval=}, {frequency=}: a sequence has one clock. "
+            f"interval={own[0]!r}, frequency={own[1]}, and ScheduleLR counts with {interval=}, {frequency=}: a "
+            "sequence has one clock. "
             "Give ScheduleLR the module's `interval` and `frequency`; `warmup` counts in them."
         )
     try:

@@ -110,8 +110,9 @@ class MomentumSchedule(TuningCallback):
             for optimizer in self._scheduled:
                 for group in optimizer.param_groups:
                     group["nesterov"] = True
-        if self._scheduled:
-            Desk.of(trainer).journal.note(self._words())
+        journal = Desk.of(trainer).journal
+        if self._scheduled and self._words() not in journal.notes:  # a checkpoint brings them along
+            journal.note(self._words())
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """The momentum of this update; torch reads it after this hook."""

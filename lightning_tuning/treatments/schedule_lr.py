@@ -147,7 +147,9 @@ class ScheduleLR(TuningCallback):
         journal, frequency = Desk.of(trainer).journal, self.timing["frequency"]
         often = self.timing["interval"] if frequency == 1 else f"{frequency} {self.timing['interval']}s"
         for scheduler, fresh in zip(self._own, self._fresh, strict=True):
-            journal.note(f"ScheduleLR steps {said_of(scheduler)} every {often}")
+            said = f"ScheduleLR steps {said_of(scheduler)} every {often}"
+            if said not in journal.notes:  # a checkpoint brings them along
+                journal.note(said)
             if changes := shape_changes(fresh, shape_of(scheduler)):
                 journal.note(f"ScheduleLR goes on with the checkpoint's schedule, not with this run's: {changes}")
 
@@ -199,8 +201,8 @@ class ScheduleLR(TuningCallback):
             found = known[0].get("scheduler") if isinstance(known[0], dict) else known[0]
             raise MisconfigurationException(
                 f"ScheduleLR: `configure_optimizers` already has {type(found).__name__} for optimizer {index}, and "
-                "two schedulers would overwrite each other's rates. Return the optimizer alone; or drop ScheduleLR; or, "
-                "for a warm-up before the module's own, `ScheduleLR(None, warmup=..., when_scheduled='chain')`."
+                "two schedulers would overwrite each other's rates. Return the optimizer alone; or drop ScheduleLR; "
+                "or, for a warm-up before the module's own, `ScheduleLR(None, warmup=..., when_scheduled='chain')`."
             )
         if known:
             entry = warm_up_entry(known, ticks=ticks, is_manual=not pl_module.automatic_optimization, **self.timing)
