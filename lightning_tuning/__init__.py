@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     )
     from lightning_tuning.guards import LossSpikeGuard, NanLossGuard, ReplicaDriftGuard
     from lightning_tuning.measure import Meter, Progress
-    from lightning_tuning.mixins import PlateauLRMixin
+    from lightning_tuning.mixins import PlateauLRMixin, ScheduleLRMixin
     from lightning_tuning.monitors import (
         ActivationMonitor,
         ClippingMonitor,
@@ -89,6 +89,7 @@ _HOME = {
     "RunCheck": "checks",
     "ScheduleCheck": "checks",
     "ScheduleLR": "treatments",
+    "ScheduleLRMixin": "mixins",
     "Severity": "findings",
     "StabilityProbe": "monitors",
     "StaleGradientMonitor": "monitors",
@@ -136,6 +137,7 @@ __all__ = [
     "RunCheck",
     "ScheduleCheck",
     "ScheduleLR",
+    "ScheduleLRMixin",
     "Severity",
     "StabilityProbe",
     "StaleGradientMonitor",

@@ -11,7 +11,9 @@ from lightning_tuning.functional.initialization import (
     initialize_,
     set_forget_bias_,
 )
+from lightning_tuning.functional.momentum_schedule import momentum_at, set_momentum_
 from lightning_tuning.functional.norms import global_norm, join_norms, separate_norms, tensor_norms
+from lightning_tuning.functional.schedule_lr import schedule_lr_config
 
 __all__ = [
     "activation_gain",
@@ -22,8 +24,11 @@ __all__ = [
     "initial_std",
     "initialize_",
     "join_norms",
+    "momentum_at",
+    "schedule_lr_config",
     "separate_norms",
     "set_forget_bias_",
+    "set_momentum_",
     "split_decay_groups",
     "tensor_norms",
     "top_eigenvalue",
