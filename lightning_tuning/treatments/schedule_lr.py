@@ -44,11 +44,12 @@ class ScheduleLR(TuningCallback):
     its state in the checkpoint.
 
     A schedule that waits for a metric (``ReduceLROnPlateau``) is :class:`PlateauLR`'s. A warm-up goes with it:
-    ``PlateauLR("val_loss"), ScheduleLR(None, warmup=500, when_scheduled="chain")``, in this order.
+    ``PlateauLR("val_loss"), ScheduleLR(warmup=500, when_scheduled="chain")``, in this order.
 
     Args:
         scheduler: name of a class of ``torch.optim.lr_scheduler``, the class, a dotted path to another class or to a
-            function ``f(optimizer, **arguments)`` that makes a scheduler, or such a function. ``None``: only a warm-up.
+            function ``f(optimizer, **arguments)`` that makes a scheduler, or such a function. Default ``None``: only a
+            warm-up.
         arguments: of the scheduler, without the optimizer; a dict, so that it can be written in YAML. ``lr_lambda`` of
             ``LambdaLR`` may be a dotted path, or several, one per parameter group. Default ``None``: none.
         interval: ``"step"`` (default: what warm-ups and most recipes are counted in, where Lightning has ``"epoch"``)
@@ -85,7 +86,7 @@ class ScheduleLR(TuningCallback):
 
     def __init__(
         self,
-        scheduler: str | type | Callable[..., Any] | None,
+        scheduler: str | type | Callable[..., Any] | None = None,
         arguments: dict[str, Any] | None = None,
         *,
         interval: Literal["step", "epoch"] = "step",
@@ -202,7 +203,7 @@ class ScheduleLR(TuningCallback):
             raise MisconfigurationException(
                 f"ScheduleLR: `configure_optimizers` already has {type(found).__name__} for optimizer {index}, and "
                 "two schedulers would overwrite each other's rates. Return the optimizer alone; or drop ScheduleLR; "
-                "or, for a warm-up before the module's own, `ScheduleLR(None, warmup=..., when_scheduled='chain')`."
+                "or, for a warm-up before the module's own, `ScheduleLR(warmup=..., when_scheduled='chain')`."
             )
         if known:
             entry = warm_up_entry(known, ticks=ticks, is_manual=not pl_module.automatic_optimization, **self.timing)

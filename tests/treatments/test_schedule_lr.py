@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import GradientAccumulationScheduler, LearningRateMonitor
+from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.optim import lr_scheduler
@@ -17,7 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from lightning_tuning.checks import ScheduleCheck
 from lightning_tuning.findings import Journal
 from lightning_tuning.mixins import ScheduleLRMixin
-from lightning_tuning.treatments import PlateauLR, ScheduleLR
+from lightning_tuning.treatments import MomentumSchedule, PlateauLR, ScheduleLR
 from tests.helpers import ManualGAN, Mlp, blobs, quiet_trainer
 
 LR = 0.1
@@ -167,9 +169,9 @@ class Streaming(Recording):
 
 
 def test_a_run_without_a_length() -> None:
-    with pytest.raises(MisconfigurationException, match="no known length .* Give `T_max` of 'CosineAnnealingLR', or"):
+    with pytest.raises(MisconfigurationException, match=r"no known length .* Give `T_max` of 'CosineAnnealingLR', or"):
         fit(Streaming(), ScheduleLR("CosineAnnealingLR"))
-    with pytest.raises(MisconfigurationException, match="no known length .* Give a warm-up in ticks, or"):
+    with pytest.raises(MisconfigurationException, match=r"no known length .* Give a warm-up in ticks, or"):
         fit(Streaming(), ScheduleLR("StepLR", {"step_size": 3}, warmup=0.1))
     net = Streaming()
     fit(net, ScheduleLR("CosineAnnealingLR"), max_steps=6)
@@ -205,19 +207,19 @@ class TestTheModuleHasAScheduler:
 
     def test_a_warmup_comes_before_it(self) -> None:
         net = Recording(self.cosine)
-        trainer = fit(net, ScheduleLR(None, warmup=6, when_scheduled="chain"))
+        trainer = fit(net, ScheduleLR(warmup=6, when_scheduled="chain"))
         assert net.rates == pytest.approx(warmed(6, STEPS), rel=1e-6)
         (config,) = trainer.lr_scheduler_configs
         assert (config.name, config.interval) == ("mine", "step")
 
     def test_before_a_bare_one_in_epochs(self) -> None:
         net = Recording(lambda optimizer: ([optimizer], [lr_scheduler.StepLR(optimizer, 1)]))
-        fit(net, ScheduleLR(None, warmup=1, interval="epoch", when_scheduled="chain"))
+        fit(net, ScheduleLR(warmup=1, interval="epoch", when_scheduled="chain"))
         assert net.rates[::BATCHES] == pytest.approx([LR / 2, LR, LR / 10])
 
     def test_one_clock(self) -> None:
         with pytest.raises(MisconfigurationException, match=r"interval='epoch', frequency=1, and .* has one clock"):
-            fit(Recording(lambda o: self.cosine(o, "epoch")), ScheduleLR(None, warmup=6, when_scheduled="chain"))
+            fit(Recording(lambda o: self.cosine(o, "epoch")), ScheduleLR(warmup=6, when_scheduled="chain"))
 
     def test_one_that_cannot_wait(self) -> None:
         def configure(optimizer: Any) -> Any:
@@ -225,18 +227,18 @@ class TestTheModuleHasAScheduler:
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
         with pytest.raises(MisconfigurationException, match="OneCycleLR, which warms up by itself"):
-            fit(Recording(configure), ScheduleLR(None, warmup=6, when_scheduled="chain"))
+            fit(Recording(configure), ScheduleLR(warmup=6, when_scheduled="chain"))
 
     def test_several(self) -> None:
         def configure(optimizer: Any) -> Any:
             return [optimizer], [lr_scheduler.StepLR(optimizer, 1), lr_scheduler.ExponentialLR(optimizer, 0.9)]
 
         with pytest.raises(MisconfigurationException, match=r"several schedulers .* \(StepLR, ExponentialLR\)"):
-            fit(Recording(configure), ScheduleLR(None, warmup=6, when_scheduled="chain"))
+            fit(Recording(configure), ScheduleLR(warmup=6, when_scheduled="chain"))
 
     def test_none_is_no_matter(self) -> None:
         net = Recording()
-        fit(net, ScheduleLR(None, warmup=3, when_scheduled="chain"))
+        fit(net, ScheduleLR(warmup=3, when_scheduled="chain"))
         assert net.rates == pytest.approx([LR / 4, LR / 2, LR * 3 / 4, *[LR] * 21])
 
     def test_a_module_that_steps_by_hand_goes_on_doing_so(self) -> None:
@@ -246,7 +248,7 @@ class TestTheModuleHasAScheduler:
                 self.lr_schedulers().step()
 
         net = Steps(lambda o: ([o], [lr_scheduler.CosineAnnealingLR(o, 18)]))
-        fit(net, ScheduleLR(None, warmup=6, when_scheduled="chain"))
+        fit(net, ScheduleLR(warmup=6, when_scheduled="chain"))
         assert net.rates == pytest.approx(warmed(6, STEPS), rel=1e-6)
 
     def test_a_warmup_goes_with_a_plateau(self) -> None:
@@ -254,7 +256,7 @@ class TestTheModuleHasAScheduler:
         fit(
             net,
             PlateauLR("train_loss", patience=0, threshold=0.99, frequency=1),
-            ScheduleLR(None, warmup=4, when_scheduled="chain"),
+            ScheduleLR(warmup=4, when_scheduled="chain"),
         )
         expected = [LR * (k + 1) / 5 for k in range(4)] + [LR] * 12 + [LR / 2] * 8
         assert net.rates == pytest.approx(expected)
@@ -309,15 +311,16 @@ class TestTheCheckThatRunsItOnPaper:
             ("CosineAnnealingWarmRestarts", {"T_0": 20}),
         ],
     )
+    @pytest.mark.filterwarnings("ignore:A `OneCycleLR` scheduler is using 'interval'")  # Lightning's; here it is meant
     def test_is_content(self, name: str, arguments: dict[str, Any], interval: Any) -> None:
         warmup = 0 if name == "OneCycleLR" else 0.08
         schedule = ScheduleLR(name, arguments, warmup=warmup, interval=interval)
-        trainer = fit(Recording(batches=4, batch_size=4), ScheduleCheck(), schedule, max_epochs=60, limit_val_batches=0)
+        trainer = fit(Recording(batches=2, batch_size=4), ScheduleCheck(), schedule, max_epochs=50, limit_val_batches=0)
         assert [finding.text() for finding in Journal.of(trainer).findings] == []
 
     def test_speaks_of_a_warmup_that_takes_the_run(self) -> None:
         callbacks = [ScheduleCheck(), ScheduleLR("CosineAnnealingLR", warmup=0.5)]
-        trainer = fit(Recording(batches=4, batch_size=4), *callbacks, max_epochs=60, limit_val_batches=0)
+        trainer = fit(Recording(batches=2, batch_size=4), *callbacks, max_epochs=60, limit_val_batches=0)
         # Advice, withheld while the run learns; whoever sees the journal's own list sees it.
         assert {finding.code for finding in Journal.of(trainer).findings} <= {"LT512"}
 
@@ -353,30 +356,39 @@ def test_a_scheduler_of_the_user_that_fails_is_named() -> None:
         fit(Recording(), ScheduleLR(lambda optimizer: None))
 
 
-def test_from_yaml() -> None:
-    jsonargparse = pytest.importorskip("jsonargparse")
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    parser.add_argument("--callbacks", type=list[pl.Callback])
-    parsed = parser.parse_string(
-        """
-callbacks:
-- class_path: lightning_tuning.ScheduleLR
-  init_args: {scheduler: CosineAnnealingLR, arguments: {eta_min: 0.001}, warmup: 0.1}
-- class_path: lightning_tuning.ScheduleLR
-  init_args: {scheduler: null, warmup: 5, when_scheduled: chain, optimizer: [0, 1]}
-- class_path: lightning_tuning.ScheduleLR
-  init_args: {scheduler: torch.optim.lr_scheduler.LambdaLR, arguments: {lr_lambda: [math.exp]}}
-- class_path: lightning_tuning.MomentumSchedule
-  init_args: {start: 0.4, over: 100, shape: cosine, nesterov: true}
+CONFIG = """
+trainer:
+  logger: false
+  accelerator: cpu
+  callbacks:
+  - class_path: lightning_tuning.ScheduleLR
+    init_args: {scheduler: CosineAnnealingLR, arguments: {eta_min: 0.001}, warmup: 0.1}
+  - class_path: lightning_tuning.ScheduleLR
+    init_args: {warmup: 5, when_scheduled: chain, optimizer: [0, 1]}
+  - class_path: lightning_tuning.ScheduleLR
+    init_args: {scheduler: torch.optim.lr_scheduler.LambdaLR, arguments: {lr_lambda: [math.exp]}}
+  - class_path: lightning_tuning.MomentumSchedule
+    init_args: {start: 0.4, over: 100, shape: cosine, nesterov: true}
 """
+
+
+# LightningCLI calls jsonargparse by names that its newer versions have others for.
+@pytest.mark.filterwarnings(r"ignore:(?s)\s+(By default only one Jsonargparse|.*was deprecated in v4)")
+def test_from_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["run.py"])
+    (tmp_path / "run.yaml").write_text(CONFIG, encoding="utf-8")
+    cli = LightningCLI(
+        Mlp,
+        run=False,
+        seed_everything_default=False,
+        save_config_callback=None,
+        args=["--config", str(tmp_path / "run.yaml")],
     )
-    cosine, warmup, by_path, momentum = parser.instantiate_classes(parsed).callbacks
-    assert (cosine.scheduler, cosine.arguments, cosine.timing["warmup"]) == (
-        "CosineAnnealingLR",
-        {"eta_min": 0.001},
-        0.1,
-    )
-    assert (warmup.scheduler, warmup.timing["warmup"], warmup.optimizers) == (None, 5, (0, 1))
+    tuning = [callback for callback in cli.trainer.callbacks if isinstance(callback, ScheduleLR | MomentumSchedule)]
+    cosine, warmup, by_path, momentum = tuning
+    assert (cosine.scheduler, cosine.arguments) == ("CosineAnnealingLR", {"eta_min": 0.001})
+    assert cosine.timing["warmup"] == 0.1
+    assert (warmup.scheduler, warmup.timing["warmup"], list(warmup.optimizers)) == (None, 5, [0, 1])
     assert isinstance(warmup.timing["warmup"], int)
     assert by_path.arguments == {"lr_lambda": ["math.exp"]}
     assert (momentum.start, momentum.over, momentum.shape, momentum.nesterov) == (0.4, 100, "cosine", True)
@@ -400,7 +412,7 @@ class TestMixin:
         fit(mixed)
         fit(plain, ScheduleLR("CosineAnnealingLR", warmup=0.2, interval=interval))
         assert mixed.rates == plain.rates
-        assert len(set(mixed.rates)) > 2
+        assert len(set(mixed.rates)) > 1
 
     def test_without_a_trainer_the_length_has_to_be_given(self) -> None:
         with pytest.raises(ValueError, match="`T_max` must be given"):
