@@ -1,13 +1,16 @@
 """What the callbacks cost: seconds per training step against a bare ``Trainer``, with torch's own anomaly detection.
 
-Every round runs the bare Trainer, each callback alone, and the suite, one after the other, so that a slow moment of the
-machine hits all of them; the ratio is taken within a round, and the median over the rounds is printed. It is that of
-the runs' median steps; the ratio of their means has the sampled looks of the monitors in it as well. What is paid once,
-from the start of the fit to the second batch (the trace of the first step, every look of a check), is timed apart: as
-milliseconds and in training steps, above the bare Trainer's.
+A shared machine is faster and slower by more than what there is to measure, from one second to the next. So all runs
+are under way at once, each in a thread of its own, and take turns of a few steps, in an order drawn anew each time: a
+slow moment hits all of them. The first step of a turn, which finds the caches full of another run's numbers, is not
+counted. The ratio is taken within a turn (of the median steps), and its median over all turns is printed, with the
+quartiles, and with the standard error that the rounds tell: each begins with fresh models, elsewhere in memory. The
+ratio of the means has the sampled looks of the monitors in it as well. What is paid once, from the start of the fit to
+the second batch (the trace of the first step, every look of a check), is timed apart: as milliseconds and in training
+steps, above the bare Trainer's.
 
     make bench
-    python benchmarks/bench.py --rounds 9 --steps 300 --only cnn --attach NanLossGuard TuningSuite
+    python benchmarks/bench.py --rounds 9 --turns 40 --only cnn --attach NanLossGuard TuningSuite
 """
 
 from __future__ import annotations
@@ -16,7 +19,9 @@ import argparse
 import functools
 import itertools
 import logging
+import random
 import statistics
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -90,7 +95,8 @@ def transformer() -> Synthetic:
 
 
 MODELS: dict[str, Callable[[], Synthetic]] = {"mlp": mlp, "cnn": cnn, "transformer": transformer}
-STEPS = {"mlp": 100, "cnn": 20, "transformer": 20}
+STEPS = {"mlp": 11, "cnn": 4, "transformer": 4}
+"""Of a turn, the first of them not counted: some tens of milliseconds, for which a machine keeps its speed."""
 
 
 def alone(kind: Callable[[], pl.Callback]) -> list[pl.Callback]:
@@ -118,33 +124,68 @@ ARGUMENTS: dict[str, dict[str, Any]] = {"detect_anomaly=True, no callback": {"de
 
 
 class Clock(pl.Callback):
-    """Seconds up to the second batch, and seconds per step once settled."""
+    """Times a run that waits for its turn, once it is settled.
 
-    def __init__(self, read: Callable[[], float]) -> None:
-        self.read = read
-        self.begin = 0.0
-        self.times: list[float] = []
+    Args:
+        read: the clock.
+        length: steps in a turn.
+        turns: how many there will be.
+        anomaly: whether torch's anomaly detection is on in them; it is one flag for all threads.
+    """
+
+    def __init__(self, read: Callable[[], float], length: int, turns: int, *, anomaly: bool) -> None:
+        self.read, self.length, self.turns, self.anomaly = read, length, turns, anomaly
+        self.may_go, self.has_paused = threading.Semaphore(0), threading.Semaphore(0)
+        self.starts: list[float] = []
+        self.steps: list[list[float]] = []
+        self.failed: BaseException | None = None
 
     def on_fit_start(self, *_: Any) -> None:  # noqa: D102
-        self.begin = self.read()
+        self.starts.append(self.read())
 
     def on_train_batch_start(self, *_: Any) -> None:  # noqa: D102
-        self.times.append(self.read())
+        self.starts.append(self.read())
+        done = len(self.starts) - 2 - SETTLING
+        if not self.turns or done < 0 or done % self.length:
+            return
+        if done:
+            turn = itertools.pairwise(self.starts[-self.length :])
+            self.steps.append([after - before for before, after in turn])
+        self.pause()
+        self.starts[-1] = self.read()
+
+    def pause(self) -> None:
+        """Let others go on, until it is this run's turn."""
+        self.has_paused.release()
+        self.may_go.acquire()
+        torch.autograd.set_detect_anomaly(self.anomaly)  # type: ignore[no-untyped-call]
+
+    def go_on(self) -> None:
+        """Give this run a turn, from another thread, and wait for its end."""
+        self.may_go.release()
+        self.has_paused.acquire()
+        if self.failed is not None:
+            raise self.failed
 
     @property
     def once(self) -> float:
         """Seconds from the start of the fit to the second batch."""
-        return self.times[1] - self.begin
+        return self.starts[2] - self.starts[0]
 
     @property
-    def per_step(self) -> float:
-        """Median of the seconds from one step's start to the next one's."""
-        return statistics.median(after - before for before, after in itertools.pairwise(self.times[SETTLING:]))
+    def batches(self) -> int:
+        """That the run takes."""
+        return SETTLING + self.turns * self.length + 1 if self.turns else 3
+
+    @property
+    def per_step(self) -> list[float]:
+        """Median step of each turn, in seconds."""
+        return [statistics.median(steps) for steps in self.steps]
 
     @property
     def mean(self) -> float:
-        """Mean of the same, with the steps in it that a monitor looks at more closely."""
-        return (self.times[-1] - self.times[SETTLING]) / (len(self.times) - 1 - SETTLING)
+        """Mean of all steps, with those in it that a monitor looks at more closely."""
+        return statistics.fmean(itertools.chain.from_iterable(self.steps))
 
 
 class Silent:
@@ -157,11 +198,11 @@ class Silent:
         pass
 
 
-def timed(model: str, attached: str, steps: int, read: Callable[[], float]) -> Clock:
-    """One run; the clock with its two readings."""
+def fit(model: str, attached: str, clock: Clock) -> None:
+    """One run."""
     torch.manual_seed(0)
+    torch.set_num_threads(1)  # of each thread its own
     module = MODELS[model]()
-    clock = Clock(read)
     trainer = pl.Trainer(
         accelerator="cpu",
         devices=1,
@@ -174,33 +215,80 @@ def timed(model: str, attached: str, steps: int, read: Callable[[], float]) -> C
         **ARGUMENTS.get(attached, {}),
     )
     lt.Journal.of(trainer).reporters.append(Silent())
-    trainer.fit(module, module.batches(steps + SETTLING))
-    return clock
+    trainer.fit(module, module.batches(clock.batches))
+
+
+def start(model: str, attached: str, clock: Clock) -> threading.Thread:
+    """A run that is settled and waits for its turn."""
+
+    def run() -> None:
+        try:
+            fit(model, attached, clock)
+        except BaseException as error:  # noqa: BLE001  # it is raised again where the others are waited for
+            clock.failed = error
+        clock.has_paused.release()
+
+    thread = threading.Thread(target=run, name=attached, daemon=True)
+    thread.start()
+    clock.has_paused.acquire()
+    if clock.failed is not None:
+        raise clock.failed
+    return thread
+
+
+def one_round(
+    model: str, names: list[str], length: int, turns: int, read: Callable[[], float]
+) -> dict[str, tuple[Clock, Clock]]:
+    """All of ``names`` on fresh models: the first batches of each, one after the other; and the rest side by side."""
+    anomaly = {name: ARGUMENTS.get(name, {}).get("detect_anomaly", False) for name in names}
+    first = {name: Clock(read, length, 0, anomaly=anomaly[name]) for name in names}
+    for name, clock in first.items():
+        fit(model, name, clock)
+    clocks = {name: Clock(read, length, turns, anomaly=anomaly[name]) for name in names}
+    threads = [start(model, name, clock) for name, clock in clocks.items()]
+    waiting = list(clocks.values())
+    for _ in range(turns):
+        random.shuffle(waiting)
+        for clock in waiting:
+            clock.go_on()
+    for clock, thread in zip(clocks.values(), threads, strict=True):
+        clock.may_go.release()  # the last batch
+        thread.join()
+        if clock.failed is not None:
+            raise clock.failed
+    return {name: (first[name], clocks[name]) for name in names}
 
 
 def bench(
-    model: str, attached: list[str], *, rounds: int, steps: int, read: Callable[[], float], console: Console
+    model: str, attached: list[str], *, rounds: int, turns: int, read: Callable[[], float], console: Console
 ) -> None:
     """Measure the named ones of :data:`ATTACHED` on one model and print the table."""
-    clocks: dict[str, list[Clock]] = {name: [] for name in ("bare Trainer", *attached)}
-    for _ in range(rounds):
-        for name, runs in clocks.items():
-            runs.append(timed(model, name, steps, read))
-    bare = clocks["bare Trainer"]
-    title = f"{model}: {MODELS[model].__doc__} {rounds} interleaved rounds of {steps} steps, one thread"
+    names, length = ["bare Trainer", *attached], STEPS[model]
+    tables = [one_round(model, names, length, turns, read) for _ in range(rounds)]
+    title = f"{model}: {MODELS[model].__doc__} {rounds} rounds of {turns} turns of {length} steps, one thread"
     table = Table("callback", title=title, title_justify="left")
-    for column in ("ms per step", "ratio", "quartiles", "of means", "once, ms", "once, in steps"):
+    for column in ("ms per step", "ratio", "quartiles", "+-", "of means", "once, ms", "once, in steps"):
         table.add_column(column, justify="right", no_wrap=True)
-    for name, runs in clocks.items():
-        once = [run.once - other.once for run, other in zip(runs, bare, strict=True)]
-        in_steps = [added / other.per_step for added, other in zip(once, bare, strict=True)]
-        ratios = sorted(run.per_step / other.per_step for run, other in zip(runs, bare, strict=True))
+    for name in names:
+        first, runs = zip(*(clocks[name] for clocks in tables), strict=True)
+        first_of_bare, bare = zip(*(clocks["bare Trainer"] for clocks in tables), strict=True)
+        of_rounds = [
+            [step / other for step, other in zip(run.per_step, base.per_step, strict=True)]
+            for run, base in zip(runs, bare, strict=True)
+        ]
+        ratios = sorted(itertools.chain.from_iterable(of_rounds))
+        medians = [statistics.median(of_round) for of_round in of_rounds]
+        error = statistics.stdev(medians) / rounds**0.5 if rounds > 1 else float("nan")
+        once = [run.once - base.once for run, base in zip(first, first_of_bare, strict=True)]
+        in_steps = [added / statistics.median(base.per_step) for added, base in zip(once, bare, strict=True)]
+        means = statistics.median(run.mean / base.mean for run, base in zip(runs, bare, strict=True))
         table.add_row(
             name,
-            f"{1e3 * statistics.median(run.per_step for run in runs):.3f}",
+            f"{1e3 * statistics.median(step for run in runs for step in run.per_step):.3f}",
             f"{statistics.median(ratios):.3f}",
             f"{ratios[len(ratios) // 4]:.3f} .. {ratios[-1 - len(ratios) // 4]:.3f}",
-            f"{statistics.median(run.mean / other.mean for run, other in zip(runs, bare, strict=True)):.3f}",
+            f"{error:.3f}",
+            f"{means:.3f}",
             f"{1e3 * statistics.median(once):.1f}",
             f"{statistics.median(in_steps):.2f}",
         )
@@ -210,8 +298,8 @@ def bench(
 def main() -> None:
     """Parse the arguments and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--steps", type=int, help=f"in each run; default: {STEPS}")
+    parser.add_argument("--rounds", type=int, default=8, help="default: %(default)s")
+    parser.add_argument("--turns", type=int, default=40, help="of each run in a round; default: %(default)s")
     parser.add_argument("--only", choices=MODELS, help="measure this model alone")
     parser.add_argument(
         "--clock", choices=("wall", "cpu"), default="wall", help="cpu: on a machine that others use too"
@@ -226,11 +314,10 @@ def main() -> None:
     warnings.filterwarnings(
         "ignore", category=FutureWarning, module="lightning"
     )  # Lightning's own use of torch's pytree
-    read = time.perf_counter if arguments.clock == "wall" else time.process_time
+    read = time.perf_counter if arguments.clock == "wall" else time.thread_time
     for model in MODELS if arguments.only is None else [arguments.only]:
-        steps = arguments.steps or STEPS[model]
         attached = [name for name in arguments.attach if name != "bare Trainer"]
-        bench(model, attached, rounds=arguments.rounds, steps=steps, read=read, console=Console(width=118))
+        bench(model, attached, rounds=arguments.rounds, turns=arguments.turns, read=read, console=Console(width=118))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -24,6 +23,7 @@ from lightning_tuning.checks import (
     TrainEvalModeCheck,
 )
 from lightning_tuning.findings import Finding, Journal, OnFinding
+from lightning_tuning.findings.settings import Settings, settings_here
 from lightning_tuning.guards import NanLossGuard, ReplicaDriftGuard
 from lightning_tuning.monitors import (
     ActivationMonitor,
@@ -39,44 +39,42 @@ from lightning_tuning.monitors import (
     VarianceShiftMonitor,
 )
 from lightning_tuning.runtime import Desk, TuningCallback
-from lightning_tuning.runtime.resting import leave_out_empty_hooks
+from lightning_tuning.runtime.forwarding import FORWARDED, forward
+from lightning_tuning.runtime.options import make_with_options
 from lightning_tuning.runtime.sparing import nothing_more_raised
 
 __all__ = ["TuningSuite"]
 
-_OWN = ("on_save_checkpoint", "on_load_checkpoint", "on_exception")
-_FORWARDED = tuple(name for name in vars(Callback) if name.startswith("on_") and name not in _OWN)
+RECOMMENDED: tuple[tuple[type[TuningCallback], dict[str, Any]], ...] = (
+    (DataCheck, {}),
+    (TargetCheck, {}),
+    (InitCheck, {}),
+    (DropoutBNConflictWarning, {"severity": "info"}),
+    (DropoutCheck, {}),
+    (BatchNormCheck, {}),
+    (LossHeadCheck, {}),
+    (GradientFlowCheck, {}),
+    (TrainEvalModeCheck, {}),
+    (OptimizerCheck, {}),
+    (ScheduleCheck, {}),
+    (RunCheck, {}),
+    (GradientExplosionMonitor, {}),
+    (RateMonitor, {}),
+    (PenaltyMonitor, {}),
+    (GradientVanishingMonitor, {}),
+    (UpdateMonitor, {}),
+    (ClippingMonitor, {}),
+    (ActivationMonitor, {}),
+    (StaleGradientMonitor, {}),
+    (LearningCurveMonitor, {}),
+    (OverfittingMonitor, {}),
+    (VarianceShiftMonitor, {}),
+    (NanLossGuard, {}),
+    (ReplicaDriftGuard, {}),
+)
+"""The recommended set with its arguments, in the order in which it is called."""
 
-
-def recommended() -> list[TuningCallback]:
-    """Fresh instances of the recommended set, in the order in which they are called."""
-    return [
-        DataCheck(),
-        TargetCheck(),
-        InitCheck(),
-        DropoutBNConflictWarning(severity="info"),
-        DropoutCheck(),
-        BatchNormCheck(),
-        LossHeadCheck(),
-        GradientFlowCheck(),
-        TrainEvalModeCheck(),
-        OptimizerCheck(),
-        ScheduleCheck(),
-        RunCheck(),
-        GradientExplosionMonitor(),
-        RateMonitor(),
-        PenaltyMonitor(),
-        GradientVanishingMonitor(),
-        UpdateMonitor(),
-        ClippingMonitor(),
-        ActivationMonitor(),
-        StaleGradientMonitor(),
-        LearningCurveMonitor(),
-        OverfittingMonitor(),
-        VarianceShiftMonitor(),
-        NanLossGuard(),
-        ReplicaDriftGuard(),
-    ]
+_CHECKS = "lightning_tuning.checks."
 
 
 class TuningSuite(TuningCallback):
@@ -100,12 +98,24 @@ class TuningSuite(TuningCallback):
         ignore: what is dropped, in the same terms; it wins over ``select``.
         on_finding: ``"warn"`` (default) gives a :class:`TuningWarning` for each finding of severity warning and above;
             ``"raise"`` ends the run on every rank with :class:`TuningError`.
+        per_path_ignores: what is dropped where the finding's source line lies in a file that the glob matches,
+            ``{"legacy/*.py": ["LT3"]}``.
+        severity: what findings of a rule are called instead, ``{"LT901": "warning"}``.
+        options: arguments of members by their class, ``{"UpdateMonitor": {"every_n_steps": 10}}``.
+        checks_only: leave monitors and guards out.
+
+    An argument that is ``None`` (the default of all) is what the environment variable ``LIGHTNING_TUNING`` says, and
+    where that says nothing what the nearest ``pyproject.toml`` has under ``[tool.lightning-tuning]``. A comment
+    ``# tuning: ignore[LT301] reason`` silences a rule on its line.
 
     Attributes:
         members: the callbacks that the suite calls.
+        gives_way: it retires where another one is attached that does not; set by the plugin, for a suite that the
+            script did not ask for.
 
     Raises:
-        ValueError: for an unknown ``on_finding``, code or prefix.
+        ValueError: for an unknown ``on_finding``, code, prefix, severity, member or argument of one, given here or in
+            one of those places.
         MisconfigurationException: at the start of a run, if a second suite with other arguments is attached to the
             trainer.
 
@@ -117,20 +127,43 @@ class TuningSuite(TuningCallback):
         []
     """
 
+    gives_way = False
+
     def __init__(
         self,
         select: Sequence[str] | None = None,
         ignore: Sequence[str] | None = None,
-        on_finding: OnFinding = "warn",
+        on_finding: OnFinding | None = None,
+        *,
+        per_path_ignores: dict[str, list[str]] | None = None,
+        severity: dict[str, str] | None = None,
+        options: dict[str, dict[str, Any]] | None = None,
+        checks_only: bool | None = None,
     ) -> None:
-        Journal(select, ignore, on_finding)  # the one place that knows what is allowed
+        given = Settings(
+            _tuple(select),
+            _tuple(ignore),
+            on_finding,
+            per_path_ignores,
+            severity,
+            options,
+            checks_only,
+        )
+        settings = given.over(settings_here())
         self._settings: dict[str, Any] = {
-            "select": None if select is None else tuple(select),
-            "ignore": tuple(ignore or ()),
-            "on_finding": on_finding,
+            "select": settings.select,
+            "ignore": settings.ignore or (),
+            "on_finding": settings.on_finding or "warn",
+            "per_path_ignores": settings.per_path_ignores or {},
+            "severity": settings.severity or {},
         }
-        self._recommended = recommended()
+        Journal().configure(**self._settings)  # the one place that knows what is allowed
+        members = make_with_options(RECOMMENDED, settings.options)
+        if settings.checks_only:
+            members = [member for member in members if type(member).__module__.startswith(_CHECKS)]
+        self._recommended = members
         self._journal: Journal | None = None
+        self._is_retired = False
         self.members: list[TuningCallback] = list(self._recommended)
 
     @property
@@ -146,10 +179,11 @@ class TuningSuite(TuningCallback):
         super().setup(trainer, pl_module, stage)
         self._refuse_or_retire(trainer)
         self._journal = Desk.of(trainer).journal
-        self._journal.configure(**self._settings)
+        if not self._is_retired:
+            self._journal.configure(**self._settings)
         for member in self.members:
             member.setup(trainer, pl_module, stage)
-        self._forward(self.members, trainer.callbacks)  # type: ignore[attr-defined]  # set by a connector of Lightning's
+        forward(self, self.members, trainer.callbacks)  # type: ignore[attr-defined]  # set by a connector of Lightning's
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Tear the members down; a later run without a suite has none of its settings."""
@@ -168,7 +202,7 @@ class TuningSuite(TuningCallback):
         self._let_go()
 
     def _let_go(self) -> None:
-        if self._journal is not None:
+        if self._journal is not None and not self._is_retired:
             self._journal.configure()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -183,35 +217,26 @@ class TuningSuite(TuningCallback):
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the run: hooks are bound again, and the journal found again, by ``setup``."""
-        state = {name: value for name, value in self.__dict__.items() if name not in _FORWARDED}
+        state = {name: value for name, value in self.__dict__.items() if name not in FORWARDED}
         return {**state, "_journal": None}
 
     def _refuse_or_retire(self, trainer: Trainer) -> None:
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector of Lightning's
         suites = [callback for callback in callbacks if isinstance(callback, TuningSuite)]
+        suites = [suite for suite in suites if not suite.gives_way] or suites
         if any(suite._settings != self._settings for suite in suites):
             raise MisconfigurationException(
                 "`callbacks` holds TuningSuites with different arguments: "
                 f"{[suite._settings for suite in suites]}; only one suite can watch a run."
             )
-        if suites and suites[0] is not self:
+        self._is_retired = bool(suites) and suites[0] is not self
+        if self._is_retired:
             self.members = []  # the same suite twice, as from a list of callbacks that was used before
             return
         own = [callback for callback in callbacks if not isinstance(callback, TuningSuite)]
         self.members = [m for m in self._recommended if not any(isinstance(callback, type(m)) for callback in own)]
 
-    def _forward(self, members: Iterable[TuningCallback], callbacks: Sequence[Callback]) -> None:
-        for hook in _FORWARDED:
-            self.__dict__.pop(hook, None)
-            overriding = [m for m in members if getattr(type(m), hook) is not getattr(Callback, hook)]
-            if overriding:
-                # On the instance, since Lightning asks it: hooks that no member overrides stay Lightning's own empty
-                # ones.
-                hooks = [getattr(member, hook) for member in overriding]
-                self.__dict__[hook] = hooks[0] if len(hooks) == 1 else functools.partial(_call, hooks)
-        leave_out_empty_hooks(self, callbacks)
 
-
-def _call(hooks: list[Any], *args: Any, **kwargs: Any) -> None:
-    for hook in hooks:
-        hook(*args, **kwargs)
+def _tuple(patterns: Any) -> Any:
+    """As a tuple, unless it is none of what it should be, which is refused elsewhere."""
+    return tuple(patterns) if isinstance(patterns, list | tuple | set) else patterns

@@ -28,8 +28,13 @@ BELOW = {  # room: the rooms it may import from, besides itself
     "treatments": KNOWN,
     "mixins": KNOWN,
 }
-EVERYTHING = {*BELOW, "suite", "cli"}
-BELOW |= {"suite": EVERYTHING - {"cli"}, "cli": EVERYTHING, "__init__": EVERYTHING}
+EVERYTHING = {*BELOW, "suite", "cli", "plugin"}
+BELOW |= {
+    "suite": EVERYTHING - {"cli", "plugin"},
+    "plugin": EVERYTHING - {"cli"},
+    "cli": EVERYTHING,
+    "__init__": EVERYTHING,
+}
 
 LIGHTNING = {"lightning", "lightning_fabric", "pytorch_lightning"}
 FORBIDDEN = {  # what a room leaves to others outside the package

@@ -19,10 +19,10 @@ from lightning_tuning import (
     TuningSuite,
     TuningWarning,
 )
-from lightning_tuning.suite import recommended
+from lightning_tuning.suite import RECOMMENDED as MEMBERS
 from tests.helpers import MODEL_KINDS, Mlp, TinyModule, quiet_trainer
 
-RECOMMENDED = [type(member) for member in recommended()]
+RECOMMENDED = [kind for kind, _ in MEMBERS]
 
 
 class BadBatch(Mlp):

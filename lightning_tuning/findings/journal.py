@@ -76,12 +76,16 @@ class Journal:
         select: Iterable[str] | None = None,
         ignore: Iterable[str] | None = None,
         on_finding: OnFinding = "warn",
+        per_path_ignores: Mapping[str, Iterable[str]] | None = None,
+        severity: Mapping[str, str] | None = None,
     ) -> None:
         """Set what is taken and what happens then; see the class.
 
         Args:
-            select: see :class:`Selection`; default ``None`` takes everything.
-            ignore: likewise; default ``None`` drops nothing.
+            select: see :class:`Selection`; by default all is taken as it is.
+            ignore: likewise.
+            per_path_ignores: likewise.
+            severity: likewise.
             on_finding: ``"warn"`` (default: a linter must not end a run that its user did not ask it to end) or
                 ``"raise"``.
 
@@ -90,7 +94,7 @@ class Journal:
         """
         if on_finding not in get_args(OnFinding):
             raise ValueError(f"`on_finding` must be one of {get_args(OnFinding)}, got {on_finding!r}.")
-        self.selection = Selection(select, ignore)
+        self.selection = Selection(select, ignore, per_path_ignores, severity)
         self.on_finding: OnFinding = on_finding
 
     @property
@@ -123,11 +127,10 @@ class Journal:
             TuningError: with ``on_finding="raise"`` and a severity (after the gate) of warning or above. Where ranks
                 have to raise together (``raise_together``) it waits for :meth:`take_pending` instead.
         """
-        if finding not in self.selection:
+        known, taken = self._folded.get(finding.key), self.selection.taken(finding)
+        if taken is None or (known is not None and once):
             return
-        known = self._folded.get(finding.key)
-        if known is not None and once:
-            return
+        finding = taken
         self._gate.take(finding, stands=once)
         folded = dataclasses.replace(
             finding,
@@ -194,10 +197,7 @@ class Journal:
                 self._folded[other.key] = both(known, other)
 
     def close(self) -> None:
-        """Tell the reporters that the run is over, and how it went wrong if it did; only rank 0 speaks.
-
-        ``diagnose``, if somebody has set it for this run, is asked for the ``diagnosis``.
-        """
+        """Tell the reporters, on rank 0, that the run is over; and how it went wrong, if ``diagnose`` knows."""
         self._gate.is_over = True
         for finding in self._folded.values():
             self._announce(finding)

@@ -1,13 +1,15 @@
-"""Which findings a journal takes: ``select`` and ``ignore``."""
+"""Which findings a journal takes, and how bad it calls them."""
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from lightning_tuning.findings.catalogue import CATALOGUE, UnknownRuleError
-from lightning_tuning.findings.finding import Finding
+from lightning_tuning.findings.finding import Finding, Severity
+from lightning_tuning.findings.suppression import suppressed_codes
 
 __all__ = ["Selection"]
 
@@ -19,29 +21,69 @@ class Selection:
     """A finding is taken if one of ``select`` matches it and none of ``ignore``.
 
     An entry is a code (``"LT601"``), a prefix of codes (``"LT6"``), a rule's name, or a glob on the place
-    (``"encoder.*"``).
+    (``"encoder.*"``). What a comment ``# tuning: ignore[LT301]`` on the finding's source line names is not taken
+    either.
 
     Args:
         select: ``None`` (default) takes everything.
         ignore: ``None`` (default) drops nothing.
+        per_path_ignores: entries of ``ignore`` for findings whose source line lies in a file that the glob matches,
+            ``{"legacy/*.py": ["LT3"]}``.
+        severity: what a rule's findings are called instead, ``{"LT901": "warning"}``; keys as in ``ignore``, but no
+            globs. Of two that match, the longer decides. A symptom is still held back while a run learns, unless it is
+            called an error.
 
     Raises:
-        ValueError: for a bare string, an empty entry, or a code or prefix of no rule.
+        ValueError: for a bare string, an empty entry, a code or prefix of no rule, or an unknown severity.
 
     Example:
-        >>> from lightning_tuning.findings import Severity
         >>> found = Finding("LT601", "exploding-gradient", Severity.WARNING, "norm", where="encoder.0.weight")
         >>> found in Selection(ignore=["encoder.*"]), found in Selection(select=["exploding-gradient"])
         (False, True)
+        >>> Selection(severity={"LT6": "error"}).taken(found).severity
+        <Severity.ERROR: 3>
     """
 
-    def __init__(self, select: Iterable[str] | None = None, ignore: Iterable[str] | None = None) -> None:
+    def __init__(
+        self,
+        select: Iterable[str] | None = None,
+        ignore: Iterable[str] | None = None,
+        per_path_ignores: Mapping[str, Iterable[str]] | None = None,
+        severity: Mapping[str, str] | None = None,
+    ) -> None:
         self.select = None if select is None else _patterns("select", select)
         self.ignore = _patterns("ignore", ignore or ())
+        self.per_path_ignores = {
+            path: _patterns(f"per_path_ignores[{path!r}]", patterns)
+            for path, patterns in _items("per_path_ignores", per_path_ignores)
+        }
+        self.severity = {
+            _resolved("severity", rule): Severity.parse(str(level)) for rule, level in _items("severity", severity)
+        }
 
     def __contains__(self, finding: Finding) -> bool:
         selected = self.select is None or any(_matches(pattern, finding) for pattern in self.select)
-        return selected and not any(_matches(pattern, finding) for pattern in self.ignore)
+        if not selected or any(_matches(pattern, finding) for pattern in self.ignore):
+            return False
+        path = (finding.source_line or "").rpartition(":")[0]
+        here = [p for glob, patterns in self.per_path_ignores.items() if fnmatch.fnmatch(path, glob) for p in patterns]
+        here += [p.upper() if _CODE.fullmatch(p) else p for p in suppressed_codes(finding.source_line)]
+        return not any(_matches(pattern, finding) for pattern in here)
+
+    def taken(self, finding: Finding) -> Finding | None:
+        """``finding`` with the severity that it is to have; ``None`` if it is not taken."""
+        if finding not in self:
+            return None
+        called = [pattern for pattern in self.severity if _matches(pattern, finding)]
+        return dataclasses.replace(finding, severity=self.severity[max(called, key=len)]) if called else finding
+
+
+def _items(argument: str, value: object) -> Iterable[tuple[str, object]]:
+    if value is None:
+        return ()
+    if not isinstance(value, Mapping):
+        raise ValueError(f"`{argument}` must be a table of names and values, got {value!r}.")
+    return value.items()
 
 
 def _patterns(argument: str, patterns: object) -> tuple[str, ...]:

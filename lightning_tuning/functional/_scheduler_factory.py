@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
@@ -55,9 +56,10 @@ def resolve_scheduler(scheduler: str | MakeScheduler) -> MakeScheduler:
     else:
         found = scheduler
     if not callable(found) or (not isinstance(scheduler, str) and isinstance(scheduler, LRScheduler)):
+        near = difflib.get_close_matches(str(scheduler), lr_scheduler.__all__, n=1)
         raise ValueError(
             "`scheduler` must be a class of torch.optim.lr_scheduler or its name, a dotted path, or a function of the "
-            f"optimizer, got {scheduler!r}."
+            f"optimizer, got {scheduler!r}.{f' Did you mean {near[0]!r}?' if near else ''}"
         )
     if inspect.isclass(found) and issubclass(found, ReduceLROnPlateau):
         raise ValueError("`scheduler` must not wait for a metric, got ReduceLROnPlateau: use PlateauLR, its sibling.")

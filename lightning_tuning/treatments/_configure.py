@@ -14,8 +14,9 @@ __all__ = [
     "extend_configure_optimizers",
     "optimizer_indices",
     "optimizers_and_schedulers",
+    "pick",
     "restore_configure_optimizers",
-    "scheduled",
+    "schedule_of",
 ]
 
 _HOOK = "configure_optimizers"
@@ -62,17 +63,20 @@ def optimizers_and_schedulers(configured: Any) -> tuple[list[Optimizer], list[An
     return optimizers, schedulers
 
 
-def scheduled(optimizer: Optimizer, schedulers: list[Any]) -> Any | None:
-    """The scheduler among ``schedulers`` that already drives ``optimizer``."""
-    bare = [entry.get("scheduler") if isinstance(entry, dict) else entry for entry in schedulers]
-    return next((scheduler for scheduler in bare if getattr(scheduler, "optimizer", None) is optimizer), None)
+def schedule_of(optimizer: Optimizer, schedulers: list[Any]) -> Any | None:
+    """The entry among ``schedulers`` that already drives ``optimizer``."""
+    for entry in schedulers:
+        scheduler = entry.get("scheduler") if isinstance(entry, dict) else entry
+        if getattr(scheduler, "optimizer", None) is optimizer:
+            return entry
+    return None
 
 
 def optimizer_indices(optimizer: Any) -> tuple[int, ...] | None:
-    """Which optimizers an argument ``optimizer`` means; ``None`` = all.
+    """The argument ``optimizer`` of a treatment, checked; ``None`` stands for all.
 
     Raises:
-        ValueError: for anything but ``None``, an index or several.
+        ValueError: unless it is ``None``, an index or several.
     """
     if optimizer is None:
         return None
@@ -82,3 +86,17 @@ def optimizer_indices(optimizer: Any) -> tuple[int, ...] | None:
     if len(set(indices)) < len(indices):
         raise ValueError(f"`optimizer` must name each index once, got {optimizer!r}.")
     return indices
+
+
+def pick(owner: str, indices: tuple[int, ...] | None, optimizers: list[Optimizer]) -> list[Optimizer]:
+    """Those of ``optimizers`` that ``indices`` name.
+
+    Raises:
+        MisconfigurationException: if there is none of an index.
+    """
+    for index in indices or ():
+        if index >= len(optimizers):
+            raise MisconfigurationException(
+                f"{owner}(optimizer={index}): `configure_optimizers` returned {len(optimizers)} optimizer(s)."
+            )
+    return optimizers if indices is None else [optimizers[index] for index in indices]

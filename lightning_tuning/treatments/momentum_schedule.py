@@ -18,7 +18,7 @@ from lightning_tuning.functional.momentum_schedule import (
 from lightning_tuning.rules._schedule_copy import leaves
 from lightning_tuning.runtime import Desk, TuningCallback
 from lightning_tuning.runtime.scheduler_ticks import scheduler_ticks
-from lightning_tuning.treatments._configure import optimizer_indices
+from lightning_tuning.treatments._configure import optimizer_indices, pick
 from lightning_tuning.treatments.schedule_lr import ScheduleLR
 
 __all__ = ["MomentumSchedule"]
@@ -94,16 +94,11 @@ class MomentumSchedule(TuningCallback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at the optimizers; refuse what cannot be scheduled."""
         optimizers = trainer.optimizers
-        picked = range(len(optimizers)) if self.optimizers is None else self.optimizers
         self._scheduled = {}
-        for index in picked:
-            if index >= len(optimizers):
-                raise MisconfigurationException(
-                    f"MomentumSchedule(optimizer={index}): `configure_optimizers` returned {len(optimizers)} "
-                    "optimizer(s)."
-                )
-            self._refuse(trainer, optimizers[index])
-            self._scheduled[optimizers[index]] = index
+        for optimizer in pick("MomentumSchedule", self.optimizers, optimizers):
+            self._refuse(trainer, optimizer)
+            index = next(i for i, known in enumerate(optimizers) if known is optimizer)
+            self._scheduled[optimizer] = index
             self._updates.setdefault(index, 0)
         self._over = self._ramp(trainer)
         if self.nesterov:

@@ -20,8 +20,9 @@ from lightning_tuning.treatments._configure import (
     extend_configure_optimizers,
     optimizer_indices,
     optimizers_and_schedulers,
+    pick,
     restore_configure_optimizers,
-    scheduled,
+    schedule_of,
 )
 
 __all__ = ["PlateauLR"]
@@ -173,22 +174,18 @@ class PlateauLR(PlateauKeeper):
 
     def _extend(self, trainer: Trainer, pl_module: LightningModule, configured: Any) -> Any:
         optimizers, schedulers = optimizers_and_schedulers(configured)
-        picked = range(len(optimizers)) if self.optimizers is None else self.optimizers
         frequency = self._frequency(trainer) if self.interval == "epoch" else sys.maxsize  # never: the callback steps
         self._own, self._fresh = [], []
-        for index in picked:
-            if index >= len(optimizers):
-                raise MisconfigurationException(
-                    f"PlateauLR(optimizer={index}): `configure_optimizers` returned {len(optimizers)} optimizer(s)."
-                )
-            if (known := scheduled(optimizers[index], schedulers)) is not None:
+        for optimizer in pick("PlateauLR", self.optimizers, optimizers):
+            if (known := schedule_of(optimizer, schedulers)) is not None:
                 others = " Or give `optimizer=` the index of another one." if len(optimizers) > 1 else ""
+                called = type(known["scheduler"] if isinstance(known, dict) else known).__name__
                 raise MisconfigurationException(
-                    f"PlateauLR: `configure_optimizers` already has {type(known).__name__} for optimizer {index}, and "
-                    "two schedulers would overwrite each other's rates. Return the optimizer alone, or drop "
-                    f"PlateauLR.{others}"
+                    f"PlateauLR: `configure_optimizers` already has {called} for optimizer "
+                    f"{optimizers.index(optimizer)}, and two schedulers would overwrite each other's rates. Return the "
+                    f"optimizer alone, or drop PlateauLR.{others}"
                 )
-            config = plateau_lr_config(optimizers[index], self.monitor, frequency=frequency, **self.arguments)
+            config = plateau_lr_config(optimizer, self.monitor, frequency=frequency, **self.arguments)
             if not pl_module.automatic_optimization:  # Lightning steps none of them and warns about these
                 config = {key: config[key] for key in ("scheduler", "interval", "frequency")}
             schedulers = [*schedulers, config]

@@ -18,6 +18,7 @@ from lightning_tuning.treatments._configure import (
     extend_configure_optimizers,
     optimizer_indices,
     optimizers_and_schedulers,
+    pick,
     restore_configure_optimizers,
 )
 from lightning_tuning.treatments._schedule_chain import entries_of, warm_up_entry
@@ -181,27 +182,22 @@ class ScheduleLR(TuningCallback):
 
     def _extend(self, trainer: Trainer, pl_module: LightningModule, configured: Any) -> Any:
         optimizers, entries = optimizers_and_schedulers(configured)
-        picked = range(len(optimizers)) if self.optimizers is None else self.optimizers
         ticks = self._ticks(trainer, len(optimizers))
         self._own, self._fresh, self._by_hand.schedulers = [], [], []
-        for index in picked:
-            if index >= len(optimizers):
-                raise MisconfigurationException(
-                    f"ScheduleLR(optimizer={index}): `configure_optimizers` returned {len(optimizers)} optimizer(s)."
-                )
-            entries = self._scheduled(pl_module, optimizers[index], index, entries, ticks)
+        for optimizer in pick("ScheduleLR", self.optimizers, optimizers):
+            entries = self._scheduled(pl_module, optimizer, entries, ticks)
         self._fresh = [shape_of(scheduler) for scheduler in self._own]
         return optimizers, entries
 
     def _scheduled(
-        self, pl_module: LightningModule, optimizer: Optimizer, index: int, entries: list[Any], ticks: int | None
+        self, pl_module: LightningModule, optimizer: Optimizer, entries: list[Any], ticks: int | None
     ) -> list[Any]:
         """``entries`` with a schedule for ``optimizer``."""
         known = entries_of(optimizer, entries)
         if known and self.when_scheduled == "refuse":
             found = known[0].get("scheduler") if isinstance(known[0], dict) else known[0]
             raise MisconfigurationException(
-                f"ScheduleLR: `configure_optimizers` already has {type(found).__name__} for optimizer {index}, and "
+                f"ScheduleLR: `configure_optimizers` already has {type(found).__name__}, and "
                 "two schedulers would overwrite each other's rates. Return the optimizer alone; or drop ScheduleLR; "
                 "or, for a warm-up before the module's own, `ScheduleLR(warmup=..., when_scheduled='chain')`."
             )

@@ -218,6 +218,9 @@ def test_ticks_of_a_warmup(warmup: float, ticks: int | None, length: int) -> Non
     assert warm_up_ticks(warmup, ticks) == length
 
 
+NO_SCHEDULER = (
+    "`scheduler` must be a class of torch.optim.lr_scheduler or its name, a dotted path, or a function of the "
+)
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"warmup": -1}, "`warmup` must be an integer of at least 0, or a fraction below 1, got -1."),
     ({"warmup": 1.0}, "`warmup` must be an integer of at least 0, or a fraction below 1, got 1.0."),
@@ -232,7 +235,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"arguments": [3]}, "`arguments` must be None or a dict, got [3]."),
     ({"scheduler": None}, "`scheduler` must be given, unless it is for a warm-up alone (`warmup` above 0, no"),
     ({"scheduler": None, "warmup": 3}, "`scheduler` must be given, unless it is for a warm-up alone (`warmup` above"),
-    ({"scheduler": "StepRL"}, "`scheduler` must be a class of torch.optim.lr_scheduler or its name, a dotted path, or"),
+    ({"scheduler": "StepRL"}, f"{NO_SCHEDULER}optimizer, got 'StepRL'. Did you mean 'StepLR'?"),
     ({"scheduler": 7}, "`scheduler` must be a class of torch.optim.lr_scheduler or its name, a dotted path, or"),
     ({"scheduler": "no.such"}, "`scheduler` and `lr_lambda` must be importable, got 'no.such': No module named 'no'."),
     ({"scheduler": ".x"}, "`scheduler` and `lr_lambda` must be importable, got '.x': Empty module name."),

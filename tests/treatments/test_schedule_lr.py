@@ -202,7 +202,7 @@ class TestTheModuleHasAScheduler:
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": interval, "name": "mine"}}
 
     def test_it_is_refused(self) -> None:
-        with pytest.raises(MisconfigurationException, match="already has CosineAnnealingLR for optimizer 0"):
+        with pytest.raises(MisconfigurationException, match="already has CosineAnnealingLR, and two schedulers"):
             fit(Recording(self.cosine), ScheduleLR("StepLR", {"step_size": 3}))
 
     def test_a_warmup_comes_before_it(self) -> None:
