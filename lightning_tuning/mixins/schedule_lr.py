@@ -33,7 +33,7 @@ class ScheduleLRMixin(LightningModule):
         ...         optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
         ...         return self.with_schedule_lr(optimizer, "StepLR", {"step_size": 100}, warmup=9)
         >>> configured = Net().configure_optimizers()
-        >>> configured["optimizer"].param_groups[0]["lr"], configured["lr_scheduler"]["interval"]
+        >>> round(configured["optimizer"].param_groups[0]["lr"], 4), configured["lr_scheduler"]["interval"]
         (0.01, 'step')
     """
 

@@ -11,8 +11,14 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from lightning_tuning.functional.schedule_lr import check_schedule_arguments, length_argument, schedule_lr_config
+from lightning_tuning.functional.schedule_lr import (
+    check_schedule_arguments,
+    length_argument,
+    schedule_lr_config,
+    warm_up_ticks,
+)
 from lightning_tuning.runtime import Desk, TuningCallback
+from lightning_tuning.runtime.run_length import is_trial
 from lightning_tuning.runtime.scheduler_ticks import scheduler_ticks
 from lightning_tuning.treatments._configure import (
     extend_configure_optimizers,
@@ -187,6 +193,11 @@ class ScheduleLR(TuningCallback):
         for optimizer in pick("ScheduleLR", self.optimizers, optimizers):
             entries = self._scheduled(pl_module, optimizer, entries, ticks)
         self._fresh = [shape_of(scheduler) for scheduler in self._own]
+        warmup = warm_up_ticks(self.timing["warmup"], ticks)
+        if ticks is not None and 0 < warmup >= ticks and not is_trial(trainer):
+            Desk.of(trainer).journal.note(
+                f"ScheduleLR warms up for all of the run's {ticks} {self.timing['interval']}s"
+            )
         return optimizers, entries
 
     def _scheduled(

@@ -18,7 +18,10 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_tuning.checks import ScheduleCheck
 from lightning_tuning.findings import Journal
+from lightning_tuning.functional.schedule_lr import schedule_lr_config
 from lightning_tuning.mixins import ScheduleLRMixin
+from lightning_tuning.rules._schedule import Horizon, Plan
+from lightning_tuning.rules._schedule_judge import judge_schedule
 from lightning_tuning.treatments import MomentumSchedule, PlateauLR, ScheduleLR
 from tests.helpers import ManualGAN, Mlp, blobs, quiet_trainer
 
@@ -181,6 +184,12 @@ def test_a_run_without_a_length() -> None:
     assert len(net.rates) == 12
 
 
+@pytest.mark.parametrize(("settings", "is_said"), [({}, True), ({"fast_dev_run": True}, False)])
+def test_a_warmup_that_leaves_nothing_is_said(settings: dict[str, Any], is_said: bool) -> None:
+    trainer = fit(Recording(), ScheduleLR("CosineAnnealingLR", warmup=500), **settings)
+    assert ("ScheduleLR warms up for all of the run's 24 steps" in Journal.of(trainer).notes) is is_said
+
+
 def test_a_second_fit_has_a_schedule_for_what_is_left() -> None:
     net, callback = Recording(), ScheduleLR("CosineAnnealingLR")
     trainer = fit(net, callback, max_epochs=1)
@@ -318,11 +327,13 @@ class TestTheCheckThatRunsItOnPaper:
         trainer = fit(Recording(batches=2, batch_size=4), ScheduleCheck(), schedule, max_epochs=50, limit_val_batches=0)
         assert [finding.text() for finding in Journal.of(trainer).findings] == []
 
-    def test_speaks_of_a_warmup_that_takes_the_run(self) -> None:
-        callbacks = [ScheduleCheck(), ScheduleLR("CosineAnnealingLR", warmup=0.5)]
-        trainer = fit(Recording(batches=2, batch_size=4), *callbacks, max_epochs=60, limit_val_batches=0)
-        # Advice, withheld while the run learns; whoever sees the journal's own list sees it.
-        assert {finding.code for finding in Journal.of(trainer).findings} <= {"LT512"}
+    def test_advice_that_a_run_which_learns_does_not_hear(self) -> None:
+        horizon = Horizon(epochs=50, batches=4)
+        for warmup, codes in ((0.05, []), (0.5, ["LT512"])):
+            optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=LR)
+            config = schedule_lr_config(optimizer, "CosineAnnealingLR", ticks=200, warmup=warmup)
+            plan = Plan(config["scheduler"], "SequentialLR", config["interval"], config["frequency"], horizon)
+            assert [finding.code for finding in judge_schedule(plan)] == codes
 
 
 def test_the_rate_is_logged_under_its_name(tmp_path: Any) -> None:
