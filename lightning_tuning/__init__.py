@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     )
     from lightning_tuning.reporters import TerminalReporter
     from lightning_tuning.suite import TuningSuite
-    from lightning_tuning.treatments import PlateauLR, ScheduleLR, WeightInitCallback
+    from lightning_tuning.treatments import MomentumSchedule, PlateauLR, ScheduleLR, WeightInitCallback
 
 __version__ = "0.1.0"
 
@@ -74,6 +74,7 @@ _HOME = {
     "LossHeadCheck": "checks",
     "LossSpikeGuard": "guards",
     "Meter": "measure",
+    "MomentumSchedule": "treatments",
     "NanLossGuard": "guards",
     "OptimizerCheck": "checks",
     "OverfittingMonitor": "monitors",
@@ -121,6 +122,7 @@ __all__ = [
     "LossHeadCheck",
     "LossSpikeGuard",
     "Meter",
+    "MomentumSchedule",
     "NanLossGuard",
     "OptimizerCheck",
     "OverfittingMonitor",

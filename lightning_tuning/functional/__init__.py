@@ -11,6 +11,7 @@ from lightning_tuning.functional.initialization import (
     initialize_,
     set_forget_bias_,
 )
+from lightning_tuning.functional.momentum_schedule import momentum_at, set_momentum_
 from lightning_tuning.functional.norms import global_norm, join_norms, separate_norms, tensor_norms
 from lightning_tuning.functional.schedule_lr import schedule_lr_config
 
@@ -23,9 +24,11 @@ __all__ = [
     "initial_std",
     "initialize_",
     "join_norms",
+    "momentum_at",
     "schedule_lr_config",
     "separate_norms",
     "set_forget_bias_",
+    "set_momentum_",
     "split_decay_groups",
     "tensor_norms",
     "top_eigenvalue",
