@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     )
     from lightning_tuning.guards import LossSpikeGuard, NanLossGuard, ReplicaDriftGuard
     from lightning_tuning.measure import Meter, Progress
-    from lightning_tuning.mixins import PlateauLRMixin
+    from lightning_tuning.mixins import ParamGroupsMixin, PlateauLRMixin
     from lightning_tuning.monitors import (
         ActivationMonitor,
         ClippingMonitor,
@@ -76,6 +76,7 @@ _HOME = {
     "Meter": "measure",
     "NanLossGuard": "guards",
     "OptimizerCheck": "checks",
+    "ParamGroupsMixin": "mixins",
     "PenaltyMonitor": "monitors",
     "OverfittingMonitor": "monitors",
     "PlateauLR": "treatments",
@@ -122,6 +123,7 @@ __all__ = [
     "NanLossGuard",
     "OptimizerCheck",
     "OverfittingMonitor",
+    "ParamGroupsMixin",
     "PenaltyMonitor",
     "PlateauLR",
     "PlateauLRMixin",

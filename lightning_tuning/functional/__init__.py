@@ -12,6 +12,7 @@ from lightning_tuning.functional.initialization import (
     set_forget_bias_,
 )
 from lightning_tuning.functional.norms import global_norm, join_norms, separate_norms, tensor_norms
+from lightning_tuning.functional.param_groups import param_groups
 
 __all__ = [
     "activation_gain",
@@ -22,6 +23,7 @@ __all__ = [
     "initial_std",
     "initialize_",
     "join_norms",
+    "param_groups",
     "separate_norms",
     "set_forget_bias_",
     "split_decay_groups",
