@@ -11,6 +11,7 @@ from lightning_tuning.functional.initialization import (
     initialize_,
     set_forget_bias_,
 )
+from lightning_tuning.functional.lr_range import suggest_lr
 from lightning_tuning.functional.norms import global_norm, join_norms, separate_norms, tensor_norms
 from lightning_tuning.functional.param_groups import param_groups
 
@@ -27,6 +28,7 @@ __all__ = [
     "separate_norms",
     "set_forget_bias_",
     "split_decay_groups",
+    "suggest_lr",
     "tensor_norms",
     "top_eigenvalue",
 ]
