@@ -98,7 +98,7 @@ def suggest_lr(rates: Sequence[float], losses: Sequence[float]) -> LRSuggestion:
     itself, every difference between two noisy losses at 1e-7 is the steepest of all. What goes beyond the height of the
     fall is cut off, so that a loss of 1e9 at the end leaves the fall as it is. Multiplying the losses changes nothing.
 
-    A fall, from the median of the first fifth to the lowest point, counts if it is more than noise: four times the
+    A fall, from the median of the first fifth to the lowest point after it, counts if it is more than noise: four times the
     deviation that it has by chance, as the differences between neighbours tell.
 
     Args:
@@ -121,8 +121,8 @@ def suggest_lr(rates: Sequence[float], losses: Sequence[float]) -> LRSuggestion:
         'the loss does not fall at any rate by more than its noise'
 
     Source:
-        Smith 2017, Cyclical Learning Rates for Training Neural Networks, section 3.3; fastai's ``valley``, ``steep`` and
-        ``minimum`` rules.
+        Smith 2017, Cyclical Learning Rates for Training Neural Networks, section 3.3; fastai's rules ``valley``,
+        ``steep`` and ``minimum``.
     """
     _check(rates, losses)
     finite = [place for place, loss in enumerate(losses) if math.isfinite(loss)]
@@ -143,7 +143,7 @@ def suggest_lr(rates: Sequence[float], losses: Sequence[float]) -> LRSuggestion:
     lowest = int(smooth.argmin())
     fall = level - float(smooth[lowest])
     deviation = noise * math.hypot(float(share[lowest]), 1.25 / math.sqrt(first))  # 1.25: of a median
-    if fall <= max(_SIGNIFICANT * deviation, _ROUNDING * abs(level)):
+    if lowest < first or fall <= max(_SIGNIFICANT * deviation, _ROUNDING * abs(level)):
         end = statistics.median([losses[place] for place in finite[-3:]])
         if breaks or end - level > max(2 * _SIGNIFICANT * deviation, _ROUNDING * abs(level)):
             return LRSuggestion(reason="the loss does not fall at any rate before it diverges")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import statistics
@@ -67,7 +68,8 @@ def test_an_end_that_is_not_finite_is_divergence() -> None:
     assert found.suggested is not None
     assert found.high is not None
     assert found.high < 0.1
-    assert found.minimum_over_ten == pytest.approx(0.01, rel=0.5)
+    assert found.minimum_over_ten is not None
+    assert 3e-3 < found.minimum_over_ten < 1e-2
 
 
 @pytest.mark.parametrize(
@@ -149,7 +151,7 @@ def test_refuses_rates(rates: list[float], said: str) -> None:
 def test_a_sweep_is_exponential() -> None:
     rates = sweep_rates(1e-4, 1.0, 9)
     assert (rates[0], rates[-1], len(rates)) == (1e-4, 1.0, 9)
-    assert [b / a for a, b in zip(rates, rates[1:], strict=False)] == pytest.approx([10**0.5] * 8)
+    assert [b / a for a, b in itertools.pairwise(rates)] == pytest.approx([10**0.5] * 8)
 
 
 @pytest.mark.parametrize(
