@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     )
     from lightning_tuning.reporters import TerminalReporter
     from lightning_tuning.suite import TuningSuite
-    from lightning_tuning.treatments import PlateauLR, WeightInitCallback
+    from lightning_tuning.treatments import LRRangeTest, PlateauLR, WeightInitCallback
 
 __version__ = "0.1.0"
 
@@ -70,6 +70,7 @@ _HOME = {
     "GradientFlowCheck": "checks",
     "InitCheck": "checks",
     "Journal": "findings",
+    "LRRangeTest": "treatments",
     "LearningCurveMonitor": "monitors",
     "LossHeadCheck": "checks",
     "LossSpikeGuard": "guards",
@@ -116,6 +117,7 @@ __all__ = [
     "GradientVanishingMonitor",
     "InitCheck",
     "Journal",
+    "LRRangeTest",
     "LearningCurveMonitor",
     "LossHeadCheck",
     "LossSpikeGuard",

@@ -58,7 +58,7 @@ def sweep_rates(min_lr: float, max_lr: float, steps: int) -> list[float]:
         raise ValueError(f"`min_lr` must be a finite number above 0, got {min_lr!r}.")
     if not (math.isfinite(max_lr) and max_lr > min_lr):
         raise ValueError(f"`max_lr` must be finite and above `min_lr` ({min_lr:g}), got {max_lr!r}.")
-    if not isinstance(steps, int) or isinstance(steps, bool) or steps < _LEAST:
+    if type(steps) is not int or steps < _LEAST:
         raise ValueError(f"`steps` must be an integer of at least {_LEAST}, got {steps!r}.")
     low, high = math.log(min_lr), math.log(max_lr)
     inner = [math.exp(low + (high - low) * step / (steps - 1)) for step in range(1, steps - 1)]
@@ -98,8 +98,8 @@ def suggest_lr(rates: Sequence[float], losses: Sequence[float]) -> LRSuggestion:
     itself, every difference between two noisy losses at 1e-7 is the steepest of all. What goes beyond the height of the
     fall is cut off, so that a loss of 1e9 at the end leaves the fall as it is. Multiplying the losses changes nothing.
 
-    A fall, from the median of the first fifth to the lowest point after it, counts if it is more than noise: four times the
-    deviation that it has by chance, as the differences between neighbours tell.
+    A fall, from the median of the first fifth to the lowest point after it, counts if it is more than noise: four times
+    the deviation that it has by chance, as the differences between neighbours tell.
 
     Args:
         rates: learning rates of the steps, rising.
