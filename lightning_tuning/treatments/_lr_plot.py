@@ -53,6 +53,6 @@ def plot_range_test(result: LRRangeResult, path: Path) -> None:
     axes.set_xlabel("learning rate")
     axes.set_ylabel("training loss")
     axes.set_title(result.reason or "learning rate range test")
-    axes.legend(fontsize="small", loc="upper left")
+    axes.legend(fontsize="small", loc="lower left")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
