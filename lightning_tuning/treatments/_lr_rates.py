@@ -15,9 +15,10 @@ _OF_GROUPS = ("lr", "initial_lr", "max_lr", "min_lr")  # the latter two are OneC
 _OF_SCHEDULERS = ("base_lrs", "max_lrs", "_last_lr")
 
 
-def base_rate(optimizer: Optimizer) -> float:
-    """The rate that a schedule starts from, of the group in which it is largest."""
-    return max(_bases(optimizer))
+def base_rate(optimizer: Optimizer, schedulers: Iterable[Any] = ()) -> float:
+    """The rate that a schedule multiplies, of the group in which it is largest; of a cycle, its top."""
+    tops = [float(rate) for scheduler in schedulers for rate in getattr(scheduler, "max_lrs", ())]  # of CyclicLR
+    return max([*_bases(optimizer), *tops])
 
 
 def rate_ratios(optimizer: Optimizer) -> list[float]:
@@ -38,7 +39,8 @@ def scale_rates(optimizer: Optimizer, schedulers: Iterable[Any], rate: float) ->
 
     Absolute floors (``eta_min``, ``min_lr`` of a plateau scheduler) stay. A rate of 0 everywhere becomes ``rate``.
     """
-    base = base_rate(optimizer)
+    schedulers = list(schedulers)
+    base = base_rate(optimizer, schedulers)
     for group in optimizer.param_groups:
         names = [name for name in _OF_GROUPS if name in group and (name != "min_lr" or "max_lr" in group)]
         for name in names:
@@ -57,7 +59,7 @@ def _scale_scheduler(scheduler: Any, rate: float, base: float) -> None:
 
 
 def _bases(optimizer: Optimizer) -> list[float]:
-    return [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
+    return [float(group.get("max_lr", group.get("initial_lr", group["lr"]))) for group in optimizer.param_groups]
 
 
 def _scaled(value: Any, rate: float, base: float) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -81,7 +82,7 @@ class _Steps:
 
     def take(self, rate: float | None) -> float | None:
         """One update at ``rate``; ``None`` if no batch of its window had a loss, on any rank."""
-        window = [batch for batch, _ in zip(self.batches, range(self.trainer.accumulate_grad_batches), strict=False)]
+        window = list(itertools.islice(self.batches, self.trainer.accumulate_grad_batches))
         if not window:
             return None
 

@@ -39,7 +39,8 @@ class LRRangeTest(TuningCallback):
     ``on_train_batch_start``, ``on_before_zero_grad``) do not act in the sweep.
 
     ``update=True`` multiplies the rates of all groups, so that the largest is the suggested one and the others keep
-    their ratio to it, and what schedulers start from; a warm-up warms up to it. Attributes such as ``self.lr`` stay.
+    their ratio to it, and what schedulers start from; a warm-up warms up to it, a cycle has it for its top. Attributes
+    such as ``self.lr`` stay.
     A run that is resumed keeps the rates of its checkpoint: there is no sweep then, nor under ``fast_dev_run``.
 
     The callback moves itself behind all others but checkpoints, so that ``WeightInitCallback`` has done its part.
@@ -138,8 +139,7 @@ class LRRangeTest(TuningCallback):
         self.result_ = result
         told = f"LRRangeTest: {result.text()}"
         if self.update and result.suggested is not None:
-            schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
-            scale_rates(trainer.optimizers[0], schedulers, result.suggested)
+            scale_rates(trainer.optimizers[0], _schedulers(trainer), result.suggested)
             told += f". It was {result.before:.2g}."
         else:
             told += f". The optimizer keeps {result.before:.2g}."
@@ -163,7 +163,9 @@ class LRRangeTest(TuningCallback):
         suggested = found.suggested
         if trials:
             suggested = trials[-1].rate if trials[-1].has_lowered else None
-        return LRRangeResult(rates, losses, found, trials, suggested, base_rate(trainer.optimizers[0]))
+        return LRRangeResult(
+            rates, losses, found, trials, suggested, base_rate(trainer.optimizers[0], _schedulers(trainer))
+        )
 
     def _trials(self, trainer: Trainer, pl_module: LightningModule, found: LRSuggestion) -> list[LRTrial]:
         trials: list[LRTrial] = []
@@ -179,6 +181,10 @@ class LRRangeTest(TuningCallback):
             trials.append(LRTrial(rate, _mean(untrained[half:]), _mean(trained[half:])))
             rate /= 3
         return trials
+
+
+def _schedulers(trainer: Trainer) -> list[Any]:
+    return [config.scheduler for config in trainer.lr_scheduler_configs]
 
 
 def _mean(losses: list[float]) -> float:

@@ -21,6 +21,7 @@ from torch.optim.lr_scheduler import (
     ChainedScheduler,
     ConstantLR,
     CosineAnnealingLR,
+    CyclicLR,
     LambdaLR,
     LinearLR,
     OneCycleLR,
@@ -184,6 +185,9 @@ class Module(pl.LightningDataModule):
         self.asked.append(self.count)
         return DataLoader(blobs(64, seed=self.count), batch_size=8, shuffle=True)
 
+    def val_dataloader(self) -> Any:
+        return DataLoader(blobs(16, seed=5), batch_size=8)
+
 
 def test_a_data_module_remembers_nothing_of_it() -> None:
     bare, swept = Module(), Module()
@@ -251,7 +255,7 @@ def test_it_trains_as_lightning_would(name: str, settings: dict[str, Any]) -> No
 
 def test_the_rate_is_set_and_said() -> None:
     callback = LRRangeTest(**BRIEF)
-    trainer = quiet_trainer(callbacks=[callback])
+    trainer = quiet_trainer(callbacks=[callback], max_epochs=4)
     trainer.fit(Net(lambda p: torch.optim.SGD(p, lr=1e-5, momentum=0.9)))
     result = callback.result_
     assert result is not None
@@ -292,6 +296,7 @@ SCHEDULES: dict[str, Callable[[Any], Any]] = {
     "step": lambda o: StepLR(o, 3),
     "lambda": lambda o: LambdaLR(o, lambda step: 1 / (1 + step)),
     "one cycle": lambda o: OneCycleLR(o, max_lr=[group["lr"] for group in o.param_groups], total_steps=20),
+    "cyclic": lambda o: CyclicLR(o, o.param_groups[0]["lr"] / 10, o.param_groups[0]["lr"], step_size_up=4),
     "warm-up, then cosine": lambda o: SequentialLR(o, [LinearLR(o, 0.1, total_iters=4), CosineAnnealingLR(o, 20)], [4]),
     "chained": lambda o: ChainedScheduler([ConstantLR(o, 0.5, 3), StepLR(o, 4)]),
 }
@@ -355,7 +360,8 @@ def test_every_fit_has_a_sweep_of_its_own() -> None:
     quiet_trainer(callbacks=[callback]).fit(model)
     assert callback.result_ is not None
     assert callback.result_ != first
-    assert callback.result_.losses[0] < 0.5  # of weights that were trained
+    assert first is not None
+    assert callback.result_.losses[0] < 0.95 * first.losses[0]  # of weights that were trained
 
 
 def test_initial_weights_are_drawn_before_whatever_the_order() -> None:
@@ -416,6 +422,7 @@ class Broken(Mlp):
         (Broken, "no loss was finite"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:`training_step` returned `None`:UserWarning")
 def test_without_a_suggestion_the_rate_stays(model: type[Mlp], reason: str) -> None:
     callback = LRRangeTest(**BRIEF)
     trainer = quiet_trainer(callbacks=[callback])
