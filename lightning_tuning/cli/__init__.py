@@ -1,4 +1,4 @@
-"""The command line: ``lightning-tuning rules``, ``explain LT601``, ``check module:Class``, ``replay BUNDLE``."""
+"""The command line: ``lightning-tuning rules``, ``explain LT601``, ``check`` and ``lr module:Class``, ``replay``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_tuning import __version__
-from lightning_tuning.cli._arguments import add_check_arguments, add_replay_arguments
+from lightning_tuning.cli._arguments import add_check_arguments, add_lr_arguments, add_replay_arguments
 from lightning_tuning.findings import CATALOGUE, Rule, UnknownRuleError
 from lightning_tuning.findings.causes import CAUSES
 from lightning_tuning.findings.declarations import register_declared_rules
@@ -50,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             status = _explain(arguments.rules)
         elif arguments.command == "check":
             status = _check(arguments)
+        elif arguments.command == "lr":
+            status = _lr(arguments)
         elif arguments.command == "replay":
             status = _replay(arguments)
         else:
@@ -89,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     explain = commands.add_parser("explain", help="tell all that is known about a rule")
     explain.add_argument("rules", nargs="+", metavar="RULE", help="a code (LT601) or a name (exploding-gradient)")
     add_check_arguments(commands)
+    add_lr_arguments(commands)
     add_replay_arguments(commands)
     return parser
 
@@ -97,6 +100,12 @@ def _check(arguments: argparse.Namespace) -> int:
     from lightning_tuning.cli.check import check  # noqa: PLC0415  # torch and Lightning; the other commands need neither
 
     return check(arguments)
+
+
+def _lr(arguments: argparse.Namespace) -> int:
+    from lightning_tuning.cli.lr import lr  # noqa: PLC0415  # see above
+
+    return lr(arguments)
 
 
 def _replay(arguments: argparse.Namespace) -> int:
