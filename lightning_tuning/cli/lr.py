@@ -118,8 +118,6 @@ def _run(arguments: argparse.Namespace) -> LRRangeResult:
             trainer.fit(subject.model, datamodule=subject.data)
         except MisconfigurationException as error:
             raise UsageError(str(error)) from error
-    if trainer.interrupted:
-        raise KeyboardInterrupt
     if test.result_ is None:
         raise UsageError("there was no training batch, or no optimizer, to try a learning rate with.")
     return test.result_
