@@ -16,6 +16,7 @@ from rich.text import Text
 
 from lightning_tuning import __version__
 from lightning_tuning.cli._arguments import add_check_arguments, add_lr_arguments, add_replay_arguments
+from lightning_tuning.cli._optimizers import WORD, optimizer_comparison
 from lightning_tuning.findings import CATALOGUE, Rule, UnknownRuleError
 from lightning_tuning.findings.causes import CAUSES
 from lightning_tuning.findings.declarations import register_declared_rules
@@ -88,8 +89,10 @@ def _parser() -> argparse.ArgumentParser:
     rules = commands.add_parser("rules", help="list the rules")
     rules.add_argument("--select", nargs="+", metavar="PREFIX", help="only codes that begin so, as LT6")
     rules.add_argument("--format", choices=("table", "markdown"), default="table", help="default: %(default)s")
-    explain = commands.add_parser("explain", help="tell all that is known about a rule")
-    explain.add_argument("rules", nargs="+", metavar="RULE", help="a code (LT601) or a name (exploding-gradient)")
+    explain = commands.add_parser("explain", help="tell all that is known about a rule, or compare optimizers")
+    explain.add_argument(
+        "rules", nargs="+", metavar="RULE", help="a code (LT601) or a name (exploding-gradient); or `optimizers`"
+    )
     add_check_arguments(commands)
     add_lr_arguments(commands)
     add_replay_arguments(commands)
@@ -133,6 +136,9 @@ def _rules(prefixes: Sequence[str] | None, style: str) -> int:
 def _explain(asked: Sequence[str]) -> int:
     status = 0
     for name in asked:
+        if name.lower() == WORD:
+            _say(*optimizer_comparison(WIDEST))
+            continue
         try:
             rule = CATALOGUE[name]
         except UnknownRuleError as unknown:
