@@ -101,8 +101,8 @@ OPTIMIZERS: dict[str, OptimizerFacts] = {
         decay=_L2_DIVIDED,
         take="no rate is to be chosen, in older code; Adam has replaced it.",
         trap=(
-            "lr=1e-3, as of Keras or of a config for Adam, moves nothing: 1.0 is the method (LT408); starts at sqrt(eps), "
-            ".003 of lr, and takes hundreds of steps to grow."
+            "lr=1e-3, as of Keras or of a config for Adam, moves nothing: 1.0 is the method (LT408); starts at .003 of "
+            "lr, by eps alone, and takes hundreds of steps to grow."
         ),
         source="Zeiler 2012, ADADELTA: An Adaptive Learning Rate Method",
     ),
@@ -118,8 +118,8 @@ OPTIMIZERS: dict[str, OptimizerFacts] = {
         decay=_L2_DIVIDED,
         take="recurrent nets and reinforcement learning by recipes that were tuned with it; one number less than Adam.",
         trap=(
-            "no bias correction: the first step is ten times lr at alpha=.99, and torch's lr of 1e-2 makes that .1; eps "
-            "stands outside the root, in TensorFlow inside, so that rates do not carry over."
+            "no bias correction: the first step is ten times lr at alpha=.99, .1 at torch's lr of 1e-2; eps stands "
+            "outside the root, in TensorFlow inside, so that rates do not carry over."
         ),
         source="Tieleman and Hinton 2012, lecture 6.5, rmsprop",
     ),
@@ -135,8 +135,8 @@ OPTIMIZERS: dict[str, OptimizerFacts] = {
         decay=_L2_DIVIDED,
         take="first try on anything, without weight decay: works at 3e-4 to 1e-3 nearly everywhere.",
         trap=(
-            "with weight_decay take AdamW (LT405); eps=1e-8 is 0 in float16 (LT409); a rare large gradient is remembered "
-            "for 1000 steps at beta2=.999: transformers take .95 and a warm-up."
+            "with weight_decay take AdamW (LT405); eps=1e-8 is 0 in float16 (LT409); a rare large gradient is "
+            "remembered for 1000 steps at beta2=.999: transformers take .95 and a warm-up."
         ),
         source="Kingma and Ba 2015, Adam: A Method for Stochastic Optimization",
     ),

@@ -22,8 +22,8 @@ LT408 = register(
             "the region where the gradient means anything. Adadelta's lr multiplies a step that is sized already."
         ),
         remedy=(
-            "Adam: `lr=3e-4`; SGD with momentum: `lr=0.01` to `0.1`; Adadelta: `lr=1.0`. To measure one: `LRRangeTest()`, "
-            "or `lightning-tuning lr`; to compare them: `lightning-tuning explain optimizers`."
+            "Adam: `lr=3e-4`; SGD with momentum: `lr=0.01` to `0.1`; Adadelta: `lr=1.0`. `LRRangeTest()` measures one; "
+            "`lightning-tuning explain optimizers` compares them."
         ),
         source="Kingma and Ba 2015, section 2.1; Zeiler 2012, ADADELTA; Bengio 2012, Practical recommendations",
     )

@@ -84,14 +84,14 @@ def test_adagrads_rate_falls_and_adadeltas_grows() -> None:
     falling = lengths("Adagrad")
     assert falling[399] == pytest.approx(falling[0] / 20, rel=1e-3)
     growing = lengths("Adadelta", lr=1.0)
-    assert growing[99] < 0.1 < growing[399] * 10
+    assert growing[0] < growing[99] < growing[399] < 0.01
     momentum = lengths("SGD+momentum")
     assert momentum[399] == pytest.approx(10 * LR, rel=1e-3)
 
 
 @every_one
 def test_what_is_said_is_complete_and_names_what_there_is(facts: OptimizerFacts) -> None:
-    said = " ".join((facts.take, facts.trap, facts.decay, facts.source))
+    said = f"{facts.take} {facts.trap} {facts.decay} {facts.source}"
     assert all(code in CATALOGUE for code in re.findall(r"LT\d{3}", said))
     for module, name in re.findall(r"`(functional)\.(\w+)`", said):
         assert hasattr(importlib.import_module(f"lightning_tuning.{module}"), name)
