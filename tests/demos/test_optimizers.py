@@ -29,7 +29,7 @@ def test_every_optimizer_at_its_rates(theme):
             rates |= {"torch's": rates["both"], "sensible": rates.pop("both")}
         assert rates.keys() == set(optimizers.KINDS)
         assert (rates["torch's"], rates["sensible"]) == (facts.default_lr, optimizers.SENSIBLE[name])
-        assert rates["range test"] != facts.default_lr
+        assert rates["swept"] != facts.default_lr
     assert all(len(row) == len(theme.columns) for row in theme.rows)
 
 
