@@ -80,7 +80,7 @@ def tell(bench: Bench) -> Theme:
             runs[name, kind] = run
             is_both = kind == "torch's" and rate == SENSIBLE[name]
             rows.append((name, f"{run.rate:.2g}", "both" if is_both else kind, *run.cells))
-    columns = ("optimizer", "lr", "whose", "accuracy", "test loss", "MB", "ms/step")
+    columns = ("optimizer", "lr", "whose", "accuracy", "test loss", "state MB", "ms/step")
     return Theme(columns, rows, _picture(runs), _verdict(runs))
 
 
