@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from lightning_tuning.guards import LossSpikeGuard, NanLossGuard, ReplicaDriftGuard
     from lightning_tuning.measure import Meter, Progress
     from lightning_tuning.mixins import PlateauLRMixin, ScheduleLRMixin
+    from lightning_tuning.mixins import ParamGroupsMixin, PlateauLRMixin
     from lightning_tuning.monitors import (
         ActivationMonitor,
         ClippingMonitor,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from lightning_tuning.reporters import TerminalReporter
     from lightning_tuning.suite import TuningSuite
     from lightning_tuning.treatments import MomentumSchedule, PlateauLR, ScheduleLR, WeightInitCallback
+    from lightning_tuning.treatments import LRRangeTest, PlateauLR, WeightInitCallback
 
 __version__ = "0.1.0"
 
@@ -70,6 +72,7 @@ _HOME = {
     "GradientVanishingMonitor": "monitors",
     "InitCheck": "checks",
     "Journal": "findings",
+    "LRRangeTest": "treatments",
     "LearningCurveMonitor": "monitors",
     "LossHeadCheck": "checks",
     "LossSpikeGuard": "guards",
@@ -77,6 +80,8 @@ _HOME = {
     "MomentumSchedule": "treatments",
     "NanLossGuard": "guards",
     "OptimizerCheck": "checks",
+    "ParamGroupsMixin": "mixins",
+    "PenaltyMonitor": "monitors",
     "OverfittingMonitor": "monitors",
     "PenaltyMonitor": "monitors",
     "PlateauLR": "treatments",
@@ -118,6 +123,7 @@ __all__ = [
     "GradientVanishingMonitor",
     "InitCheck",
     "Journal",
+    "LRRangeTest",
     "LearningCurveMonitor",
     "LossHeadCheck",
     "LossSpikeGuard",
@@ -126,6 +132,7 @@ __all__ = [
     "NanLossGuard",
     "OptimizerCheck",
     "OverfittingMonitor",
+    "ParamGroupsMixin",
     "PenaltyMonitor",
     "PlateauLR",
     "PlateauLRMixin",

