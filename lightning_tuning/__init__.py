@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     )
     from lightning_tuning.reporters import TerminalReporter
     from lightning_tuning.suite import TuningSuite
-    from lightning_tuning.treatments import PlateauLR, WeightInitCallback
+    from lightning_tuning.treatments import ExportState, PlateauLR, WeightInitCallback
 
 __version__ = "0.1.0"
 
@@ -64,6 +64,7 @@ _HOME = {
     "DataCheck": "checks",
     "DropoutBNConflictWarning": "checks",
     "DropoutCheck": "checks",
+    "ExportState": "treatments",
     "Finding": "findings",
     "GradientExplosionMonitor": "monitors",
     "GradientVanishingMonitor": "monitors",
@@ -109,6 +110,7 @@ __all__ = [
     "DataCheck",
     "DropoutBNConflictWarning",
     "DropoutCheck",
+    "ExportState",
     "Finding",
     "GradientExplosionMonitor",
     "GradientFlowCheck",

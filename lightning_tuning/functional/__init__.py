@@ -11,9 +11,11 @@ from lightning_tuning.functional.initialization import (
     initialize_,
     set_forget_bias_,
 )
+from lightning_tuning.functional.load_state import LoadReport, load_state
 from lightning_tuning.functional.norms import global_norm, join_norms, separate_norms, tensor_norms
 
 __all__ = [
+    "LoadReport",
     "activation_gain",
     "fan_in_and_fan_out",
     "fingerprint",
@@ -22,6 +24,7 @@ __all__ = [
     "initial_std",
     "initialize_",
     "join_norms",
+    "load_state",
     "separate_norms",
     "set_forget_bias_",
     "split_decay_groups",

@@ -30,7 +30,7 @@ def write_pth(path: Path, content: Mapping[str, Any]) -> None:
     torch.save(plain(content), path)
 
 
-def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def write_safetensors(path: Path, tensors: Mapping[str, Any]) -> None:
     """Write ``tensors`` as safetensors; of tied ones the first, and the names of the others as metadata.
 
     That is what ``safetensors.torch.save_model`` does too, so ``safetensors.torch.load_model`` reads it, and so does
@@ -53,8 +53,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
             kept[name] = single.contiguous()
         else:
             aliases[name] = twin
-    # Views of one memory that are not the same tensor: safetensors refuses them, and each has values of its own.
-    save_file({name: tensor.clone() for name, tensor in kept.items()}, path, metadata=aliases)
+    save_file(kept, path, metadata=aliases)
 
 
 def read_state_file(path: Path) -> Any:
@@ -119,8 +118,8 @@ def _plain_tensor(tensor: Tensor, memo: dict[Any, Tensor]) -> Tensor:
     key = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
     if not tensor.numel() or key not in memo:
         copy = tensor.cpu()
-        if copy.untyped_storage().nbytes() > copy.nbytes:  # a view would bring the whole of its memory along
-            copy = copy.clone()
+        if copy.untyped_storage().nbytes() > copy.nbytes:  # a view would bring the whole of its memory along, which
+            copy = copy.clone()  # safetensors refuses where other tensors are in it too
         memo[key] = copy
         if not tensor.numel():
             return copy

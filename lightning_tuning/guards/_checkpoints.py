@@ -44,8 +44,8 @@ class CheckpointGate(Response):
 
     A checkpoint is refused if a weight, a buffer or an optimizer's moment in it is broken: see
     :class:`~lightning_tuning.functional.soundness.Held`. Refusing raises LT903 before anything is written or removed,
-    with the books of every ModelCheckpoint as after its last good save. Where the run is ending already, by an exception or
-    by a guard that stops it, nothing is raised on top: what would save rests, and the journal has a note.
+    with the books of every ModelCheckpoint as after its last good save. Where the run is ending already, by an
+    exception or by a guard that stops it, nothing is raised on top: what would save rests, and the journal has a note.
 
     The gate stays after the run, for ``trainer.save_checkpoint`` by hand; the next fit gets another.
 
