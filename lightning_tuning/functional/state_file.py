@@ -143,13 +143,14 @@ def _is_safetensors(path: Path) -> bool:
 
 def _why_not(path: Path, error: Exception) -> str:
     found = re.findall(r"GLOBAL ([\w.]+)", str(error))
+    said = next(iter(str(error).splitlines()), type(error).__name__)
     try:
         found = sorted(get_unsafe_globals_in_checkpoint(path)) or found
     except Exception:  # noqa: BLE001  # whatever it is that cannot be read: the first error says it
         if not found:
-            return f"{path} is no file of torch.save or safetensors: {str(error).splitlines()[0]}"
+            return f"{path} is no file of torch.save or safetensors: {said}"
     if not found:
-        return f"{path} cannot be read: {str(error).splitlines()[0]}"
+        return f"{path} cannot be read: {said}"
     return (
         f"{path} holds pickled objects ({', '.join(found[:3])}{', ...' if len(found) > 3 else ''}), a whole module "
         "perhaps, and loading them would run code. Only state dicts are read here. Where the file comes from somebody "
