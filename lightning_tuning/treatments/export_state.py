@@ -153,8 +153,13 @@ class ExportState(TuningCallback):
             return
         note = Desk.of(trainer).journal.note
         if self.files:
-            note(f"ExportState wrote {self._written}, {len(self.files)} kept, the last one {self.files[-1]}")
-        elif not self._failed and not is_trial:
+            files = f"{self._written} file{'s' if self._written > 1 else ''}"
+            note(f"ExportState wrote {files}, of which {len(self.files)} stayed, the last one {self.files[-1]}")
+        for why, targets in self._failed.items():
+            note(
+                f"ExportState wrote no {targets[0].name}{f' and {len(targets) - 1} more' if targets[1:] else ''}: {why}"
+            )
+        if not (self.files or self._failed or is_trial or self._last_failed):
             note("ExportState wrote nothing: this fit saved no checkpoint")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -178,7 +183,8 @@ class ExportState(TuningCallback):
         self._remove(target)
 
     def _begin(self) -> None:
-        self.files, self._written, self._failed, self._last_failed = [], 0, False, False
+        self.files, self._written, self._last_failed = [], 0, False
+        self._failed: dict[str, list[Path]] = {}
         self._kept = None
 
     def _target(self, stem: Path) -> Path:
@@ -190,7 +196,6 @@ class ExportState(TuningCallback):
         module = trainer.lightning_module
         self._last_failed = True  # until it is written
         if names := not_finite(checkpoint, module, moments=self.contents == "training"):
-            self._failed = True
             finding = non_finite_checkpoint(
                 names,
                 path=str(target),
@@ -199,7 +204,7 @@ class ExportState(TuningCallback):
                 is_resumable=False,
             )
             if trainer.interrupted:
-                self._warn(trainer, target, finding.message)
+                self._fail(target, finding.message)
             else:
                 self.report(trainer, finding)
             return
@@ -211,8 +216,7 @@ class ExportState(TuningCallback):
                 content = model if self.contents == "model" else four_keys(checkpoint, model)
                 write_whole(target, lambda draft: write_pth(draft, content))
         except (OSError, ValueError, RuntimeError) as error:
-            self._failed = True
-            self._warn(trainer, target, f"{type(error).__name__}: {error}")
+            self._fail(target, f"{type(error).__name__}: {error}")
             return
         self._written += 1
         self._last_failed = False
@@ -225,7 +229,7 @@ class ExportState(TuningCallback):
         target.unlink(missing_ok=True)
         self.files = [file for file in self.files if file != str(target)]
 
-    def _warn(self, trainer: Trainer, target: Path, why: str) -> None:
-        sentence = f"ExportState wrote no {target.name}: {why}"
-        Desk.of(trainer).journal.note(sentence)
-        rank_zero_warn(sentence)
+    def _fail(self, target: Path, why: str) -> None:
+        if why not in self._failed:
+            rank_zero_warn(f"ExportState wrote no {target.name}: {why}")
+        self._failed.setdefault(why, []).append(target)
