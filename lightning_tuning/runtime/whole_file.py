@@ -16,7 +16,7 @@ if os.name == "posix":
 
 __all__ = ["lock", "sync", "write_whole"]
 
-_DRAFT = re.compile(r"\..*\.[0-9a-f]{32}\.draft")
+_MARK = re.compile(r"\..*\.[0-9a-f]{32}\.mark")
 _LONGEST = 200  # of a name that has 255 bytes, to leave room for what makes it a draft's
 
 
@@ -24,11 +24,11 @@ def write_whole(path: Path, fill: Callable[[Path], None]) -> None:
     """Have ``fill`` write a draft beside ``path``, and put it in the place of ``path`` when it is safe on the disk.
 
     Whoever is killed on the way leaves ``path`` as it was, and a hidden draft that the next call for this folder
-    removes. A draft is locked while it is written, so that one of another run is left alone.
+    removes. Beside a draft lies a mark that is locked while it is written, so that one of another run is left alone.
 
     Args:
         path: its folder is made if it is not there; a file that is there is replaced.
-        fill: gets the path of an empty file.
+        fill: gets a path where there is no file yet.
 
     Raises:
         OSError: if it cannot be written, and whatever ``fill`` raises; nothing is left of it then.
@@ -42,19 +42,19 @@ def write_whole(path: Path, fill: Callable[[Path], None]) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(path.parent)
-    draft = path.parent / f".{path.name[:_LONGEST]}.{uuid.uuid4().hex}.draft"
+    mark = path.parent / f".{path.name[:_LONGEST]}.{uuid.uuid4().hex}.mark"
+    draft = _draft_of(mark)
     try:
-        with draft.open("xb") as mark:
+        with mark.open("xb") as held:  # a file of its own: who fills the draft may put another in its place
             if fcntl is None:
-                mark.close()
-            else:
-                lock(mark)
+                held.close()
+            lock(held)
             fill(draft)
             sync(draft)
             draft.replace(path)
-    except BaseException:
+    finally:
         draft.unlink(missing_ok=True)
-        raise
+        mark.unlink(missing_ok=True)
     sync(path.parent)
 
 
@@ -82,12 +82,17 @@ def lock(mark: IO[bytes]) -> bool | None:
     return True
 
 
+def _draft_of(mark: Path) -> Path:
+    return mark.with_suffix(".draft")
+
+
 def _remove_abandoned(folder: Path) -> None:
     """Remove the drafts whose writers are gone; of one of which that cannot be told nothing is touched."""
     if fcntl is None:
         return
-    for path in folder.iterdir():
-        if _DRAFT.fullmatch(path.name):
-            with contextlib.suppress(OSError), path.open("rb") as file:
-                if lock(file):
-                    path.unlink()
+    for mark in folder.iterdir():
+        if _MARK.fullmatch(mark.name):
+            with contextlib.suppress(OSError), mark.open("rb") as held:
+                if lock(held):
+                    _draft_of(mark).unlink(missing_ok=True)
+                    mark.unlink()

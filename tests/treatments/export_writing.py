@@ -81,6 +81,7 @@ if __name__ == "__main__":  # each point in a child of its own: importing torch 
                 traceback.print_exc()
             os._exit(1)
         _, status = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
-        if os.waitstatus_to_exitcode(status) >= 0:
+        code = os.waitstatus_to_exitcode(status)
+        os.write(1, f"{code}\n".encode())
+        if code >= 0:
             break
