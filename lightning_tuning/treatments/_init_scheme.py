@@ -14,11 +14,11 @@ from lightning_tuning.functional.initialization import Distribution, SchemeName
 
 __all__ = ["Choice", "Scheme", "check_numbers", "is_exact", "matches", "parse_globs", "parse_scheme"]
 
-Choice: TypeAlias = "str | Callable[[Tensor], Any] | None"
+Choice: TypeAlias = str | Callable[[Tensor], Any] | None
 """For one parameter: a :data:`SchemeName` or ``"auto"``, a function that fills a tensor in place (or its dotted import
 path), or leave it alone."""
 
-Scheme: TypeAlias = "Choice | Mapping[type[nn.Module] | str, Choice]"
+Scheme: TypeAlias = Choice | Mapping[type[nn.Module] | str, Choice]
 
 _NAMES = ("auto", *get_args(SchemeName))
 
