@@ -1,6 +1,6 @@
 """A script that knows no Lightning: takes exported weights to the test images, or goes on to train from the four keys.
 
-    python demos/plain_torch.py evaluate DIGITS FILE [PREFIX]
+    python demos/plain_torch.py evaluate DIGITS FILE:PREFIX ...
     python demos/plain_torch.py resume DIGITS FILE RESULT EPOCHS STEPS
 
 ``demos/saving.py`` runs it in a process of its own, and leaves the digits in a file. It prints JSON.
@@ -46,16 +46,16 @@ def accuracy(model: nn.Module, images: Split) -> float:
     return right / len(images)
 
 
-def evaluate(digits: dict[str, Split], path: Path, prefix: str | None = None) -> dict[str, float]:
+def evaluate(digits: dict[str, Split], path: Path, prefix: str | None) -> dict[str, float]:
     """Accuracy of the net in ``path``, and seconds that it takes to load it: the median of several times."""
     model, seconds = net(), []
     for _ in range(LOADS):
         start = time.perf_counter()
-        if path.suffix == ".pth" and prefix is None and ".training" not in path.name:
-            model.load_state_dict(torch.load(path, weights_only=True), strict=True)  # needs nothing of ours
-        else:
-            load_state(path, model, prefix=prefix)
+        load_state(path, model, prefix=prefix)
         seconds.append(time.perf_counter() - start)
+    if path.name.count(".") == 1 and path.suffix == ".pth":  # a bare state dict: torch alone is enough
+        model = net()
+        model.load_state_dict(torch.load(path, weights_only=True), strict=True)
     return {"accuracy": accuracy(model, digits["test"]), "seconds": statistics.median(seconds)}
 
 
@@ -88,12 +88,14 @@ def resume(digits: dict[str, Split], path: Path, result: Path, epochs: int, step
 def main(arguments: list[str]) -> int:
     """Do what the command line says."""
     torch.set_num_threads(1)
-    what, folder, path, *rest = arguments
-    digits = {part: Split(*tensors) for part, tensors in torch.load(folder, weights_only=True).items()}
+    what, stored, *rest = arguments
+    digits = {part: Split(*tensors) for part, tensors in torch.load(stored, weights_only=True).items()}
+    told: dict[str, object]
     if what == "evaluate":
-        told: dict[str, object] = {**evaluate(digits, Path(path), *rest)}
+        pairs = [pair.rpartition(":")[::2] for pair in rest]
+        told = {path: evaluate(digits, Path(path), prefix or None) for path, prefix in pairs}
     else:
-        result, *counts = rest
+        path, result, *counts = rest
         told = resume(digits, Path(path), Path(result), *map(int, counts))
     told["without Lightning"] = not any(name.partition(".")[0] == "lightning" for name in sys.modules)
     print(json.dumps(told))

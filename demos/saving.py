@@ -24,8 +24,8 @@ from lightning_tuning import ExportState
 
 DESCRIPTION = (
     "A net is trained for three epochs. Beside each checkpoint of Lightning's lie its weights as .pth and safetensors, "
-    "and the four keys model, optimizer, scheduler, iteration. A script without Lightning reads them in a process of its "
-    "own; from the four keys of the first epoch it trains on to the end."
+    "and the four keys model, optimizer, scheduler, iteration. A script without Lightning reads them in a process of "
+    "its own; from the four keys of the first epoch it trains on to the end."
 )
 IMAGES, EPOCHS = 15_000, 3
 SCRIPT = Path(__file__).resolve().parent / "plain_torch.py"
@@ -36,7 +36,7 @@ class File(NamedTuple):
 
     ending: str
     name: str
-    prefix: str | None = None
+    prefix: str = ""
 
 
 FILES = (
@@ -74,16 +74,13 @@ def _tell(bench: Bench, folder: Path) -> Theme:
         ],
     )
     last = f"epoch={EPOCHS - 1}"
-    told = {
-        file.ending: _ask(
-            "evaluate", folder / "digits.pth", kept / f"{last}.{file.ending}", *filter(None, [file.prefix])
-        )
-        for file in FILES
-    }
+    paths = {file.ending: kept / f"{last}.{file.ending}" for file in FILES}
+    told = _ask("evaluate", folder / "digits.pth", *(f"{paths[file.ending]}:{file.prefix}" for file in FILES))
+    told = {file.ending: {**told[str(paths[file.ending])], "alone": told["without Lightning"]} for file in FILES}
     counts = (str(EPOCHS), str(steps))
     resumed = _ask("resume", folder / "digits.pth", kept / "epoch=0.training.pth", folder / "resumed.pth", *counts)
     differences = _differences(torch.load(folder / "resumed.pth"), trained.module.net.state_dict())
-    sizes = {file.ending: (kept / f"{last}.{file.ending}").stat().st_size / 1e6 for file in FILES}
+    sizes = {ending: path.stat().st_size / 1e6 for ending, path in paths.items()}
     weights = sum(t.nbytes for t in trained.module.net.state_dict().values()) / 1e6
     rows = [("in the run itself, with Lightning", "", "", trained.percent)]
     rows += [
@@ -125,13 +122,13 @@ def _percent(share: float) -> str:
 def _verdict(
     accuracy: float, sizes: dict[str, float], told: dict[str, Any], resumed: dict[str, Any], difference: float
 ) -> str:
-    reads = all(abs(one["accuracy"] - accuracy) < 1e-6 for one in told.values())
-    alone = all(one["without Lightning"] for one in (*told.values(), resumed))
+    times, reads = sizes["ckpt"] / sizes["pth"], all(abs(one["accuracy"] - accuracy) < 1e-6 for one in told.values())
+    alone = all(one["alone"] for one in told.values()) and resumed["without Lightning"]
     exact = "bit for bit" if difference == 0 else f"but for differences of up to {difference:.1e}"
     return (
         f"Every file gives {'the accuracy of the run' if reads else 'NOT the accuracy of the run'}, in a process that "
-        f"{'never imported' if alone else 'DID import'} Lightning. The checkpoint has {sizes['ckpt'] / sizes['pth']:.1f} "
-        f"times their size. The run that went on from the four keys of the first epoch (iteration "
+        f"{'never imported' if alone else 'DID import'} Lightning. The checkpoint has {times:.1f} times "
+        f"the size of the weights. The run that went on from the four keys of the first epoch (iteration "
         f"{resumed['iteration']}) ended like the unbroken one, {exact}."
     )
 
@@ -144,8 +141,8 @@ def _draw(
     names = [file.name for file in FILES]
     held = [min(weights, sizes[file.ending]) for file in FILES]
     rest = [sizes[file.ending] - own for file, own in zip(FILES, held, strict=True)]
-    left.barh(names, held, color="tab:blue", label="weights and statistics")
-    left.barh(names, rest, left=held, color="tab:orange", label="optimizer's moments and the rest")
+    left.barh(names, held, color="tab:blue", label="weights")
+    left.barh(names, rest, left=held, color="tab:orange", label="optimizer and the rest")
     _label(left, [f"{sizes[file.ending]:.1f}" for file in FILES], [sizes[file.ending] for file in FILES])
     left.set(xlabel="size of the file [MB]", title="What it weighs")
     left.legend(fontsize=8, loc="lower right")
