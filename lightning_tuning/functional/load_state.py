@@ -79,7 +79,8 @@ def load_state(
     Reads state dicts of ``torch.save`` (bare, or under ``state_dict``, ``model`` or ``model_state_dict`` among other
     things), safetensors, and Lightning's checkpoints. Nothing in the file is executed. The module is touched only when
     everything was looked at. ``_orig_mod.`` of compiled modules, and ``module.`` of parallel ones, are looked through
-    on both sides; what shares its memory with a name that was loaded is not missing.
+    on both sides; what shares its memory with a name that was loaded is not missing. Unlike the rest of this package it
+    reads values, once, to see that they are finite.
 
     Args:
         path: of the file.
