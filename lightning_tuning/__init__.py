@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from lightning_tuning.suite import TuningSuite
     from lightning_tuning.treatments import MomentumSchedule, PlateauLR, ScheduleLR, WeightInitCallback
     from lightning_tuning.treatments import LRRangeTest, PlateauLR, WeightInitCallback
+    from lightning_tuning.treatments import ExportState, PlateauLR, WeightInitCallback
 
 __version__ = "0.1.0"
 
@@ -66,6 +67,7 @@ _HOME = {
     "DataCheck": "checks",
     "DropoutBNConflictWarning": "checks",
     "DropoutCheck": "checks",
+    "ExportState": "treatments",
     "Finding": "findings",
     "GradientExplosionMonitor": "monitors",
     "GradientFlowCheck": "checks",
@@ -117,6 +119,7 @@ __all__ = [
     "DataCheck",
     "DropoutBNConflictWarning",
     "DropoutCheck",
+    "ExportState",
     "Finding",
     "GradientExplosionMonitor",
     "GradientFlowCheck",

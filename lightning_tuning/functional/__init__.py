@@ -12,6 +12,7 @@ from lightning_tuning.functional.initialization import (
     set_forget_bias_,
 )
 from lightning_tuning.functional.momentum_schedule import momentum_at, set_momentum_
+from lightning_tuning.functional.load_state import LoadReport, load_state
 from lightning_tuning.functional.norms import global_norm, join_norms, separate_norms, tensor_norms
 from lightning_tuning.functional.schedule_lr import schedule_lr_config
 from lightning_tuning.functional.lr_range import suggest_lr
@@ -19,6 +20,7 @@ from lightning_tuning.functional.norms import global_norm, join_norms, separate_
 from lightning_tuning.functional.param_groups import param_groups
 
 __all__ = [
+    "LoadReport",
     "activation_gain",
     "fan_in_and_fan_out",
     "fingerprint",
@@ -30,6 +32,7 @@ __all__ = [
     "momentum_at",
     "schedule_lr_config",
     "param_groups",
+    "load_state",
     "separate_norms",
     "set_forget_bias_",
     "set_momentum_",

@@ -2,9 +2,11 @@
 
 from lightning_tuning.treatments.momentum_schedule import MomentumSchedule
 from lightning_tuning.treatments.lr_range_test import LRRangeTest
+from lightning_tuning.treatments.export_state import ExportState
 from lightning_tuning.treatments.plateau_lr import PlateauLR
 from lightning_tuning.treatments.schedule_lr import ScheduleLR
 from lightning_tuning.treatments.weight_init import WeightInitCallback
 
 __all__ = ["MomentumSchedule", "PlateauLR", "ScheduleLR", "WeightInitCallback"]
 __all__ = ["LRRangeTest", "PlateauLR", "WeightInitCallback"]
+__all__ = ["ExportState", "PlateauLR", "WeightInitCallback"]

@@ -9,14 +9,16 @@ from typing import Any, TypeAlias, get_args
 
 from torch import Tensor, nn
 
+from lightning_tuning.functional.import_path import imported
 from lightning_tuning.functional.initialization import Distribution, SchemeName
 
 __all__ = ["Choice", "Scheme", "check_numbers", "is_exact", "matches", "parse_globs", "parse_scheme"]
 
-Choice: TypeAlias = "str | Callable[[Tensor], Any] | None"
-"""For one parameter: a :data:`SchemeName` or ``"auto"``, a function that fills a tensor in place, or leave it alone."""
+Choice: TypeAlias = str | Callable[[Tensor], Any] | None
+"""For one parameter: a :data:`SchemeName` or ``"auto"``, a function that fills a tensor in place (or its dotted import
+path), or leave it alone."""
 
-Scheme: TypeAlias = "Choice | Mapping[type[nn.Module] | str, Choice]"
+Scheme: TypeAlias = Choice | Mapping[type[nn.Module] | str, Choice]
 
 _NAMES = ("auto", *get_args(SchemeName))
 
@@ -91,6 +93,8 @@ def is_exact(key: type[nn.Module] | str) -> bool:
 def _check_choice(choice: object, argument: str) -> Any:
     if choice is None or callable(choice) or choice in _NAMES:
         return choice
+    if isinstance(choice, str) and "." in choice and callable(found := imported(choice)):
+        return found
     nearest = difflib.get_close_matches(choice.lower(), _NAMES, 1, 0.0) if isinstance(choice, str) else []
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
     raise ValueError(

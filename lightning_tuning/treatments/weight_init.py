@@ -62,10 +62,11 @@ class WeightInitCallback(TuningCallback):
 
     Args:
         scheme: ``"auto"`` (default), ``"he"``, ``"xavier"``, ``"lecun"``, ``"orthogonal"``; a function that fills a
-            tensor in place (``nn.init.trunc_normal_``); or a dict of those. Its keys are module types, class names, or
-            globs on the dotted names of parameters, layers or what contains them; the first that fits decides; ``None``
-            leaves alone, and so does no entry. A function under a key other than ``"*"`` fills embeddings and other
-            parameters too. The formulas: :func:`lightning_tuning.functional.initial_std`.
+            tensor in place (``nn.init.trunc_normal_``) or its import path (``"torch.nn.init.trunc_normal_"``); or a
+            dict of those. Its keys are module types, class names, or globs on the dotted names of parameters, layers or
+            what contains them; the first that fits decides; ``None`` leaves alone, and so does no entry. A function
+            under a key other than ``"*"`` fills embeddings and other parameters too. The formulas:
+            :func:`lightning_tuning.functional.initial_std`.
         distribution: ``"normal"`` (default, as in He's paper) or ``"uniform"``, with the same variance.
         bias: fills the biases of the layers whose weights are initialised. Default 0.0, as in the papers whose
             variances are used here; ``None`` leaves them all, and one that was set (see above) stays in any case.
