@@ -1,5 +1,18 @@
 """Tensor in, tensor out: the numerics of the library, usable without Lightning."""
 
+from lightning_tuning.functional.clip_thresholds import (
+    percentile_threshold,
+    push_norm_,
+    updated_norm_statistics,
+    zscore_threshold,
+)
+from lightning_tuning.functional.clipping import (
+    adaptive_gradient_clip_,
+    clip_coefficient,
+    clip_values_,
+    scale_gradients_,
+    unit_dims,
+)
 from lightning_tuning.functional.curvature import hessian_top_eigenvalue
 from lightning_tuning.functional.decay_groups import split_decay_groups
 from lightning_tuning.functional.eigenvalues import top_eigenvalue
@@ -15,6 +28,9 @@ from lightning_tuning.functional.norms import global_norm, join_norms, separate_
 
 __all__ = [
     "activation_gain",
+    "adaptive_gradient_clip_",
+    "clip_coefficient",
+    "clip_values_",
     "fan_in_and_fan_out",
     "fingerprint",
     "global_norm",
@@ -22,9 +38,15 @@ __all__ = [
     "initial_std",
     "initialize_",
     "join_norms",
+    "percentile_threshold",
+    "push_norm_",
+    "scale_gradients_",
     "separate_norms",
     "set_forget_bias_",
     "split_decay_groups",
     "tensor_norms",
     "top_eigenvalue",
+    "unit_dims",
+    "updated_norm_statistics",
+    "zscore_threshold",
 ]
