@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         TuningError,
         TuningWarning,
     )
-    from lightning_tuning.guards import LossSpikeGuard, NanLossGuard, ReplicaDriftGuard
+    from lightning_tuning.guards import AdaptiveClipGuard, LossSpikeGuard, NanLossGuard, ReplicaDriftGuard
     from lightning_tuning.measure import Meter, Progress
     from lightning_tuning.mixins import PlateauLRMixin
     from lightning_tuning.monitors import (
@@ -58,6 +58,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "ActivationMonitor": "monitors",
+    "AdaptiveClipGuard": "guards",
     "BatchNormCheck": "checks",
     "CATALOGUE": "findings",
     "ClippingMonitor": "monitors",
@@ -104,6 +105,7 @@ _HOME = {
 __all__ = [
     "CATALOGUE",
     "ActivationMonitor",
+    "AdaptiveClipGuard",
     "BatchNormCheck",
     "ClippingMonitor",
     "DataCheck",

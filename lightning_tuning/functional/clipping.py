@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +56,7 @@ def clip_values_(gradients: Iterable[Tensor], bound: float | Tensor) -> None:
     """
     with torch.no_grad():
         for device, there in _by_device(gradients).items():
-            largest = bound.to(device, non_blocking=True) if isinstance(bound, Tensor) else bound
+            largest: Any = bound.to(device, non_blocking=True) if isinstance(bound, Tensor) else bound
             for gradient in there:
                 real = torch.view_as_real(gradient) if gradient.is_complex() else gradient
                 real.clamp_(min=-largest, max=largest)

@@ -33,6 +33,7 @@ class Meter:
     have landed, some steps later; the last ones at the end of fit. Nothing here makes the host wait for the device.
 
     Attributes:
+        claimed: numbers that one callback logs, so that others do not; entered in ``setup``.
         at_once: hand every reading on at the end of its own batch if it has landed by then; by default up to ten
             together, unless one is to be logged or is not finite.
     """
@@ -49,6 +50,7 @@ class Meter:
         self._of_batch: list[Measured] = []
         self._extras: list[Extra] = []
         self._clips: dict[int, float | Tensor] = {}
+        self.claimed: set[str] = set()
         self._is_dropped = False
         self._is_due = self._is_delivering = self.at_once = False
 
@@ -96,7 +98,7 @@ class Meter:
         self._extras.append(Extra(tensors, receive))
 
     def clip_at(self, optimizer: Optimizer, threshold: float | Tensor) -> None:
-        """Gradients of this step are clipped to ``threshold`` (inf: are not); told by a callback of ours that does so."""
+        """Gradients of this step are clipped to ``threshold`` (inf: not); told by a callback of ours that does so."""
         is_away = isinstance(threshold, Tensor) and not threshold.is_cpu  # it lands with the rest
         self._clips[self._where().index_of(optimizer)] = threshold if is_away else float(threshold)
 
@@ -168,6 +170,7 @@ class Meter:
         self._of_batch.clear()
         self._extras.clear()
         self._clips.clear()
+        self.claimed.clear()
         self._reader = self._position = None
         self._is_dropped, self._is_due, self.at_once = False, False, False
 
