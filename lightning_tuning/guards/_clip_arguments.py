@@ -29,7 +29,7 @@ def checked_threshold(method: Any, *, percentile: Any, window: Any, threshold: A
         raise ValueError(f"`warmup` must be at most `window` ({window}), got {warmup}.")
     if method == "percentile" and threshold is not None:
         raise ValueError(f"`threshold` must be None for method='percentile', got {threshold!r}.")
-    bound = _DEFAULTS[method] if threshold is None else threshold
+    bound: Any = _DEFAULTS[method] if threshold is None else threshold
     if not _is_number(bound) or not bound > 0 or (math.isinf(bound) and threshold is not None):
         raise ValueError(f"`threshold` must be a number above 0 for method={method!r}, got {threshold!r}.")
     return float(bound)

@@ -53,16 +53,17 @@ def clip_note(
         of_what = "gradients of units" if method == "agc" else "updates"
         line = f"{several}{clipped} of {seen} {of_what} ({_percent(clipped / seen)})"
         if index in thresholds and method != "norm":
-            line += _bound(method, percentile, float(thresholds[index].now()))
+            line += _bound(method, percentile, float(thresholds[index].now()), alone=not several)
         told.append(line)
     return f"AdaptiveClipGuard clipped {'; '.join(told)}" if told else None
 
 
-def _bound(method: str, percentile: float, threshold: float) -> str:
+def _bound(method: str, percentile: float, threshold: float, *, alone: bool) -> str:
     if not math.isfinite(threshold):
         return "; it was warming up until the end"
     by = f"percentile {percentile:g} of the norms" if method == "percentile" else "the z-score of the norms"
-    return f", at the end to {threshold:.3g} by {by}; as a constant: Trainer(gradient_clip_val={threshold:.2g})"
+    constant = f"; as a constant: Trainer(gradient_clip_val={threshold:.2g})" if alone else ""
+    return f", at the end to {threshold:.3g} by {by}{constant}"
 
 
 def _percent(share: float) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -112,7 +113,7 @@ class AdaptiveClipGuard(TuningCallback):
         self._thresholds: dict[int, Threshold] = {}
         self._tallies: dict[int, Tally] = {}
         self._loaded: dict[str, dict[int, Any]] = {"thresholds": {}, "tallies": {}}
-        self._logs_share = self._has_told = False
+        self._logs_share = self._has_told = self._may_lack_all = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse to be the second who clips; a new fit starts with no memory."""
@@ -121,6 +122,7 @@ class AdaptiveClipGuard(TuningCallback):
             self._begin()
             self._meter = Desk.of(trainer).meter
             refuse_run(trainer, self, self.method)
+            self._may_lack_all = isinstance(trainer.strategy, FSDPStrategy)  # a rank may hold no piece of any
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Learn which units there are, and who logs."""
@@ -133,7 +135,7 @@ class AdaptiveClipGuard(TuningCallback):
         meter = self._meter or Desk.of(trainer).meter
         norms = meter.gradient_norms(optimizer, self)
         gradients = local_gradients([optimizer])
-        if not norms.names or not gradients:
+        if not norms.names or not (gradients or self._may_lack_all):
             return  # somebody has dropped this update
         norm = norms.total if isinstance(norms.total, Tensor) else torch.tensor(norms.total)
         index = _index_of(trainer, optimizer)
