@@ -52,7 +52,13 @@ if TYPE_CHECKING:
     )
     from lightning_tuning.reporters import TerminalReporter
     from lightning_tuning.suite import TuningSuite
-    from lightning_tuning.treatments import PlateauLR, WeightInitCallback
+    from lightning_tuning.treatments import (
+        DecoupledWeightDecay,
+        L1Penalty,
+        MaxNormConstraint,
+        PlateauLR,
+        WeightInitCallback,
+    )
 
 __version__ = "0.1.0"
 
@@ -63,6 +69,7 @@ _HOME = {
     "CATALOGUE": "findings",
     "ClippingMonitor": "monitors",
     "DataCheck": "checks",
+    "DecoupledWeightDecay": "treatments",
     "DropoutBNConflictWarning": "checks",
     "DropoutCheck": "checks",
     "Finding": "findings",
@@ -71,9 +78,11 @@ _HOME = {
     "GradientFlowCheck": "checks",
     "InitCheck": "checks",
     "Journal": "findings",
+    "L1Penalty": "treatments",
     "LearningCurveMonitor": "monitors",
     "LossHeadCheck": "checks",
     "LossSpikeGuard": "guards",
+    "MaxNormConstraint": "treatments",
     "Meter": "measure",
     "NanLossGuard": "guards",
     "OptimizerCheck": "checks",
@@ -109,6 +118,7 @@ __all__ = [
     "BatchNormCheck",
     "ClippingMonitor",
     "DataCheck",
+    "DecoupledWeightDecay",
     "DropoutBNConflictWarning",
     "DropoutCheck",
     "Finding",
@@ -117,9 +127,11 @@ __all__ = [
     "GradientVanishingMonitor",
     "InitCheck",
     "Journal",
+    "L1Penalty",
     "LearningCurveMonitor",
     "LossHeadCheck",
     "LossSpikeGuard",
+    "MaxNormConstraint",
     "Meter",
     "NanLossGuard",
     "OptimizerCheck",

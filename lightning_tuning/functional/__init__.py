@@ -25,12 +25,23 @@ from lightning_tuning.functional.initialization import (
     set_forget_bias_,
 )
 from lightning_tuning.functional.norms import global_norm, join_norms, separate_norms, tensor_norms
+from lightning_tuning.functional.regularization import (
+    add_elastic_net_gradients_,
+    decay_,
+    elastic_net,
+    renorm_units_,
+    soft_threshold_,
+    zero_counts,
+)
 
 __all__ = [
     "activation_gain",
     "adaptive_gradient_clip_",
+    "add_elastic_net_gradients_",
     "clip_coefficient",
     "clip_values_",
+    "decay_",
+    "elastic_net",
     "fan_in_and_fan_out",
     "fingerprint",
     "global_norm",
@@ -40,13 +51,16 @@ __all__ = [
     "join_norms",
     "percentile_threshold",
     "push_norm_",
+    "renorm_units_",
     "scale_gradients_",
     "separate_norms",
     "set_forget_bias_",
+    "soft_threshold_",
     "split_decay_groups",
     "tensor_norms",
     "top_eigenvalue",
     "unit_dims",
     "updated_norm_statistics",
+    "zero_counts",
     "zscore_threshold",
 ]

@@ -14,6 +14,7 @@ OBSERVER_ROOMS = ("checks", "monitors")
 
 ARGUMENTS: dict[str, dict[str, object]] = {
     # What a class can't do without; everything else has a default and is tested with it.
+    "DecoupledWeightDecay": {"weight_decay": 0.01},
     "PlateauLR": {"monitor": "val_loss"},
 }
 
