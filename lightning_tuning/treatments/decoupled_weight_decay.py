@@ -75,9 +75,9 @@ class DecoupledWeightDecay(ParameterTreatment):
                 twice = [names[id(p)] for p in group["params"] if id(p) in names]
                 if twice and isinstance(group.get("weight_decay"), int | float) and group["weight_decay"] > 0:
                     raise MisconfigurationException(
-                        f"DecoupledWeightDecay: {type(optimizer).__name__} decays {twice[0]} (and {len(twice) - 1} more"
-                        f") already, with weight_decay={group['weight_decay']:g}. Give the optimizer weight_decay=0, or "
-                        "DecoupledWeightDecay on_top=True."
+                        f"DecoupledWeightDecay: {type(optimizer).__name__} has weight_decay={group['weight_decay']:g} "
+                        f"already for {twice[0]} (and {len(twice) - 1} more). Give it 0, or DecoupledWeightDecay "
+                        "on_top=True."
                     )
 
     def after_update(self, parameter: nn.Parameter, group: dict[str, Any], lr: float | Tensor) -> None:
