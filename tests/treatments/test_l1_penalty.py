@@ -125,6 +125,7 @@ def test_an_update_that_the_scaler_leaves_out_is_left_out(kind: Any, proximal: b
     fit(kind(), L1Penalty(L1, l2=L2, proximal=proximal), **scaled())  # the module asserts it in each batch
 
 
+@pytest.mark.filterwarnings("ignore::lightning_tuning.TuningWarning")  # LT411: so large a penalty is shown the better
 def test_gradients_that_are_still_scaled_get_a_scaled_penalty() -> None:
     fused, plain = WithFusedAdam(batches=20), WithAdam(batches=20)
     for model in (fused, plain):
@@ -156,6 +157,7 @@ def test_an_update_that_a_guard_drops_changes_nothing(proximal: bool, is_first: 
     fit(Broken(), *([penalty, guard] if is_first else [guard, penalty]), Look())
 
 
+@pytest.mark.filterwarnings("ignore::lightning_tuning.TuningWarning")  # LT411: so large a penalty is shown the better
 def test_the_loss_that_is_logged_is_the_datas_own() -> None:
     class Remembers(Mlp):
         losses: list[float]
@@ -257,6 +259,7 @@ def test_set_ups_that_are_refused(kind: Any, arguments: dict[str, Any], said: st
         fit(model, L1Penalty(**arguments))
 
 
+@pytest.mark.filterwarnings("ignore::lightning_tuning.TuningWarning")  # LT411: so large a penalty is shown the better
 def test_sparse_gradients_are_fine_with_the_proximal_step() -> None:
     trainer = fit(Embeds(), L1Penalty(0.1, proximal=True))
     assert trainer.global_step == 8

@@ -32,7 +32,7 @@ class Bounds(pl.Callback):
                 for group in optimizer.param_groups:
                     for p in group["params"]:
                         for row in p.data if p.dim() > 1 else ():
-                            row *= min(1.0, MOST / max(float(row.norm()), 1e-12))
+                            row.mul_(min(1.0, MOST / max(float(row.norm()), 1e-12)))
                 return result
 
             optimizer.step = stepped
