@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         TuningError,
         TuningWarning,
     )
-    from lightning_tuning.guards import LossSpikeGuard, NanLossGuard, ReplicaDriftGuard
+    from lightning_tuning.guards import AdaptiveClipGuard, LossSpikeGuard, NanLossGuard, ReplicaDriftGuard
     from lightning_tuning.measure import Meter, Progress
     from lightning_tuning.mixins import PlateauLRMixin, ScheduleLRMixin
     from lightning_tuning.mixins import ParamGroupsMixin, PlateauLRMixin
@@ -56,15 +56,24 @@ if TYPE_CHECKING:
     from lightning_tuning.treatments import MomentumSchedule, PlateauLR, ScheduleLR, WeightInitCallback
     from lightning_tuning.treatments import LRRangeTest, PlateauLR, WeightInitCallback
     from lightning_tuning.treatments import ExportState, PlateauLR, WeightInitCallback
+    from lightning_tuning.treatments import (
+        DecoupledWeightDecay,
+        L1Penalty,
+        MaxNormConstraint,
+        PlateauLR,
+        WeightInitCallback,
+    )
 
 __version__ = "0.1.0"
 
 _HOME = {
     "ActivationMonitor": "monitors",
+    "AdaptiveClipGuard": "guards",
     "BatchNormCheck": "checks",
     "CATALOGUE": "findings",
     "ClippingMonitor": "monitors",
     "DataCheck": "checks",
+    "DecoupledWeightDecay": "treatments",
     "DropoutBNConflictWarning": "checks",
     "DropoutCheck": "checks",
     "ExportState": "treatments",
@@ -75,9 +84,11 @@ _HOME = {
     "InitCheck": "checks",
     "Journal": "findings",
     "LRRangeTest": "treatments",
+    "L1Penalty": "treatments",
     "LearningCurveMonitor": "monitors",
     "LossHeadCheck": "checks",
     "LossSpikeGuard": "guards",
+    "MaxNormConstraint": "treatments",
     "Meter": "measure",
     "MomentumSchedule": "treatments",
     "NanLossGuard": "guards",
@@ -114,9 +125,11 @@ _HOME = {
 __all__ = [
     "CATALOGUE",
     "ActivationMonitor",
+    "AdaptiveClipGuard",
     "BatchNormCheck",
     "ClippingMonitor",
     "DataCheck",
+    "DecoupledWeightDecay",
     "DropoutBNConflictWarning",
     "DropoutCheck",
     "ExportState",
@@ -127,9 +140,11 @@ __all__ = [
     "InitCheck",
     "Journal",
     "LRRangeTest",
+    "L1Penalty",
     "LearningCurveMonitor",
     "LossHeadCheck",
     "LossSpikeGuard",
+    "MaxNormConstraint",
     "Meter",
     "MomentumSchedule",
     "NanLossGuard",

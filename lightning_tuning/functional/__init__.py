@@ -1,5 +1,18 @@
 """Tensor in, tensor out: the numerics of the library, usable without Lightning."""
 
+from lightning_tuning.functional.clip_thresholds import (
+    percentile_threshold,
+    push_norm_,
+    updated_norm_statistics,
+    zscore_threshold,
+)
+from lightning_tuning.functional.clipping import (
+    adaptive_gradient_clip_,
+    clip_coefficient,
+    clip_values_,
+    scale_gradients_,
+    unit_dims,
+)
 from lightning_tuning.functional.curvature import hessian_top_eigenvalue
 from lightning_tuning.functional.decay_groups import split_decay_groups
 from lightning_tuning.functional.eigenvalues import top_eigenvalue
@@ -18,10 +31,24 @@ from lightning_tuning.functional.schedule_lr import schedule_lr_config
 from lightning_tuning.functional.lr_range import suggest_lr
 from lightning_tuning.functional.norms import global_norm, join_norms, separate_norms, tensor_norms
 from lightning_tuning.functional.param_groups import param_groups
+from lightning_tuning.functional.regularization import (
+    add_elastic_net_gradients_,
+    decay_,
+    elastic_net,
+    renorm_units_,
+    soft_threshold_,
+    zero_counts,
+)
 
 __all__ = [
     "LoadReport",
     "activation_gain",
+    "adaptive_gradient_clip_",
+    "add_elastic_net_gradients_",
+    "clip_coefficient",
+    "clip_values_",
+    "decay_",
+    "elastic_net",
     "fan_in_and_fan_out",
     "fingerprint",
     "global_norm",
@@ -36,8 +63,19 @@ __all__ = [
     "separate_norms",
     "set_forget_bias_",
     "set_momentum_",
+    "percentile_threshold",
+    "push_norm_",
+    "renorm_units_",
+    "scale_gradients_",
+    "separate_norms",
+    "set_forget_bias_",
+    "soft_threshold_",
     "split_decay_groups",
     "suggest_lr",
     "tensor_norms",
     "top_eigenvalue",
+    "unit_dims",
+    "updated_norm_statistics",
+    "zero_counts",
+    "zscore_threshold",
 ]

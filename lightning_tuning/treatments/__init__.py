@@ -3,6 +3,9 @@
 from lightning_tuning.treatments.momentum_schedule import MomentumSchedule
 from lightning_tuning.treatments.lr_range_test import LRRangeTest
 from lightning_tuning.treatments.export_state import ExportState
+from lightning_tuning.treatments.decoupled_weight_decay import DecoupledWeightDecay
+from lightning_tuning.treatments.l1_penalty import L1Penalty
+from lightning_tuning.treatments.max_norm import MaxNormConstraint
 from lightning_tuning.treatments.plateau_lr import PlateauLR
 from lightning_tuning.treatments.schedule_lr import ScheduleLR
 from lightning_tuning.treatments.weight_init import WeightInitCallback
@@ -10,3 +13,4 @@ from lightning_tuning.treatments.weight_init import WeightInitCallback
 __all__ = ["MomentumSchedule", "PlateauLR", "ScheduleLR", "WeightInitCallback"]
 __all__ = ["LRRangeTest", "PlateauLR", "WeightInitCallback"]
 __all__ = ["ExportState", "PlateauLR", "WeightInitCallback"]
+__all__ = ["DecoupledWeightDecay", "L1Penalty", "MaxNormConstraint", "PlateauLR", "WeightInitCallback"]

@@ -14,11 +14,12 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_tuning.functional.initialization import Distribution
 from lightning_tuning.runtime import CHECKPOINT_KEY, Desk, TuningCallback
+from lightning_tuning.runtime.patterns import parse_globs
 from lightning_tuning.treatments._configure_model import after_configure_model
 from lightning_tuning.treatments._init_draw import Painter, layer_recipe, send_to_all
 from lightning_tuning.treatments._init_memory import Memory
 from lightning_tuning.treatments._init_report import InitReport
-from lightning_tuning.treatments._init_scheme import Scheme, check_numbers, parse_globs, parse_scheme
+from lightning_tuning.treatments._init_scheme import Scheme, check_numbers, parse_scheme
 from lightning_tuning.treatments._init_survey import Selection, Target, survey
 from lightning_tuning.treatments._init_trace import Use, find_uses
 
