@@ -10,6 +10,7 @@ from typing import Any, TypeAlias, get_args
 from torch import Tensor, nn
 
 from lightning_tuning.functional.initialization import Distribution, SchemeName
+from lightning_tuning.functional.module_globs import parse_globs
 
 __all__ = ["Choice", "Scheme", "check_numbers", "is_exact", "matches", "parse_globs", "parse_scheme"]
 
@@ -38,21 +39,6 @@ def parse_scheme(scheme: Scheme) -> list[tuple[type[nn.Module] | str, Choice]]:
         if not (isinstance(key, str) or (isinstance(key, type) and issubclass(key, nn.Module))):
             raise ValueError(f"The keys of `scheme` must be module types, their names or globs on names, got {key!r}.")
     return [(key, _check_choice(choice, f"`scheme[{key!r}]`")) for key, choice in scheme.items()]
-
-
-def parse_globs(argument: str, globs: str | Iterable[str] | None) -> tuple[str, ...] | None:
-    """``globs`` as a tuple; one string is one glob.
-
-    Raises:
-        ValueError: for anything but strings.
-    """
-    if globs is None:
-        return None
-    patterns: tuple[Any, ...] = (globs,) if isinstance(globs, str) else tuple(globs)
-    for pattern in patterns:
-        if not isinstance(pattern, str):
-            raise ValueError(f"`{argument}` must hold globs on dotted names, got {pattern!r}.")
-    return patterns
 
 
 def check_numbers(*, distribution: Any, bias: Any, forget_bias: Any, seed: Any) -> None:
