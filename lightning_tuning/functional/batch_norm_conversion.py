@@ -10,10 +10,10 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_tuning.functional.batch_renorm import (
+    BatchRenorm,
     BatchRenorm1d,
     BatchRenorm2d,
     BatchRenorm3d,
-    _BatchRenorm,
     check_renorm_arguments,
 )
 from lightning_tuning.functional.frozen_batch_norm import FrozenBatchNorm
@@ -140,15 +140,15 @@ def check_conversion_arguments(to: Any, *, include: Any, exclude: Any, groups: A
 
 
 def _is_target(part: nn.Module, to: NormTarget) -> bool:
-    kinds = {"group": nn.GroupNorm, "sync": nn.SyncBatchNorm, "frozen": FrozenBatchNorm, "renorm": _BatchRenorm}
+    kinds = {"group": nn.GroupNorm, "sync": nn.SyncBatchNorm, "frozen": FrozenBatchNorm, "renorm": BatchRenorm}
     return isinstance(part, kinds[to])
 
 
-def _convert(
+def _convert(  # noqa: PLR0917
     name: str, norm: _BatchNorm, to: NormTarget, groups: int, freeze_affine: bool, renorm: dict[str, Any]
 ) -> nn.Module:
     if to == "sync":
-        synced: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(norm)
+        synced: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(norm)  # type: ignore[no-untyped-call]
         return synced
     if to == "group":
         least = 16 if isinstance(norm, nn.BatchNorm1d | BatchRenorm1d) else 2
@@ -160,12 +160,16 @@ def _convert(
         raise ValueError(f"`to` must be 'group' or 'sync' for `{name}`, which keeps no running statistics, got {to!r}.")
     if to == "frozen":
         return FrozenBatchNorm.of(norm, freeze_affine=freeze_affine)
-    kinds = {nn.BatchNorm1d: BatchRenorm1d, nn.BatchNorm2d: BatchRenorm2d, nn.BatchNorm3d: BatchRenorm3d}
-    kind = next((new for old, new in kinds.items() if isinstance(norm, old)), None)
+    kinds: list[tuple[type[nn.Module], type[BatchRenorm]]] = [
+        (nn.BatchNorm1d, BatchRenorm1d),
+        (nn.BatchNorm2d, BatchRenorm2d),
+        (nn.BatchNorm3d, BatchRenorm3d),
+    ]
+    kind = next((new for old, new in kinds if isinstance(norm, old)), None)
     if kind is None:
         raise ValueError(f"`{name}` must be a BatchNorm1d, 2d or 3d to be converted to 'renorm', got {norm}.")
-    place = {"device": norm.running_mean.device, "dtype": norm.running_mean.dtype}
-    new = kind(norm.num_features, norm.eps, norm.momentum, norm.affine, **renorm, **place)
+    device, dtype = norm.running_mean.device, norm.running_mean.dtype
+    new = kind(norm.num_features, norm.eps, norm.momentum, norm.affine, **renorm, device=device, dtype=dtype)
     new.weight, new.bias = norm.weight, norm.bias
     with torch.no_grad():
         for buffer, value in zip(new.buffers(), norm.buffers(), strict=True):

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["BatchRenorm1d", "BatchRenorm2d", "BatchRenorm3d", "check_renorm_arguments"]
+__all__ = ["BatchRenorm", "BatchRenorm1d", "BatchRenorm2d", "BatchRenorm3d", "check_renorm_arguments"]
 
 
-class _BatchRenorm(_BatchNorm):
-    r"""Batch norm whose output in training is corrected towards that of evaluation.
+class BatchRenorm(_BatchNorm):
+    r"""Batch norm whose output in training is corrected towards that of evaluation; its kinds are 1d, 2d and 3d.
 
     .. math:: y = \gamma \left(\frac{x - \mu_B}{\sigma_B} r + d\right) + \beta, \quad
         r = \mathrm{clip}_{[1/r_{max},\, r_{max}]}\left(\frac{\sigma_B}{\sigma}\right), \quad
@@ -26,7 +26,7 @@ class _BatchRenorm(_BatchNorm):
     variance, where the paper keeps the standard deviation) and ``state_dict`` are those of torch's batch norm.
 
     For batches too small for a statistic of their own (4 samples, say), or whose samples are not independent. No value
-    is read from the device.
+    is read from the device, unless ``momentum`` is ``None`` (as in torch's own).
 
     Args:
         num_features: channels.
@@ -76,7 +76,7 @@ class _BatchRenorm(_BatchNorm):
         mean, var, seen = self.running_mean, self.running_var, self.num_batches_tracked
         if not self.training or mean is None or var is None or seen is None:
             return super().forward(input)
-        self._check_input_dim(input)
+        self._check_input_dim(input)  # type: ignore[no-untyped-call]  # torch's is untyped
         with torch.no_grad():
             over = [dimension for dimension in range(input.dim()) if dimension != 1]
             own_var, own_mean = torch.var_mean(input.to(mean.dtype), over, correction=0)
@@ -86,33 +86,34 @@ class _BatchRenorm(_BatchNorm):
             r = torch.clamp((own_var + self.eps).sqrt() / sigma, 1 / r_max, r_max)
             d = torch.clamp((own_mean - mean) / sigma, -d_max, d_max)
             seen.add_(1)
-        scale = r if self.weight is None else self.weight * r
-        shift = d if self.weight is None else self.weight * d
-        shift = shift if self.bias is None else shift + self.bias
+        weight: Tensor | None = self.weight
+        bias: Tensor | None = self.bias
+        scale, shift = (r, d) if weight is None else (weight * r, weight * d)
+        shift = shift if bias is None else shift + bias
         momentum: Any = 1 / seen if self.momentum is None else self.momentum
         return F.batch_norm(input, mean, var, scale, shift, True, float(momentum), self.eps)
 
     def extra_repr(self) -> str:
         """With the bounds."""
-        return f"{super().extra_repr()}, r_max={self.r_max:g}, d_max={self.d_max:g}"
+        return f"{_BatchNorm.extra_repr(self)}, r_max={self.r_max:g}, d_max={self.d_max:g}"  # type: ignore[no-untyped-call]
 
 
-class BatchRenorm1d(_BatchRenorm):
-    __doc__ = _BatchRenorm.__doc__
+class BatchRenorm1d(BatchRenorm):
+    """:class:`BatchRenorm` of input of shape ``(N, C)`` or ``(N, C, L)``."""
 
     def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002
         _check_dimensions(self, input, (2, 3))
 
 
-class BatchRenorm2d(_BatchRenorm):
-    __doc__ = _BatchRenorm.__doc__
+class BatchRenorm2d(BatchRenorm):
+    """:class:`BatchRenorm` of input of shape ``(N, C, H, W)``."""
 
     def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002
         _check_dimensions(self, input, (4,))
 
 
-class BatchRenorm3d(_BatchRenorm):
-    __doc__ = _BatchRenorm.__doc__
+class BatchRenorm3d(BatchRenorm):
+    """:class:`BatchRenorm` of input of shape ``(N, C, D, H, W)``."""
 
     def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002
         _check_dimensions(self, input, (5,))

@@ -85,11 +85,12 @@ class FrozenBatchNorm(nn.Module):
         with torch.no_grad():
             for name in ("running_mean", "running_var", "num_batches_tracked"):
                 getattr(frozen, name).copy_(getattr(norm, name))
-            if norm.affine and freeze_affine:
-                frozen._buffers["weight"] = norm.weight.detach().clone()
-                frozen._buffers["bias"] = norm.bias.detach().clone()
-            elif norm.affine:
-                frozen.weight, frozen.bias = norm.weight, norm.bias
+            for name in ("weight", "bias"):
+                value = getattr(norm, name)
+                if value is None or not freeze_affine:
+                    setattr(frozen, name, value)
+                else:
+                    frozen._buffers[name] = value.detach().clone()
         frozen.train(norm.training)
         return frozen
 
