@@ -80,11 +80,9 @@ def convert_batch_norm(
             ``"renorm"`` for a batch norm that keeps no running statistics.
 
     Example:
-        >>> convert_batch_norm(nn.Sequential(nn.Conv2d(3, 48, 3), nn.BatchNorm2d(48)), "group")
-        Sequential(
-          (0): Conv2d(3, 48, kernel_size=(3, 3), stride=(1, 1))
-          (1): GroupNorm(24, 48, eps=1e-05, affine=True)
-        )
+        >>> net = convert_batch_norm(nn.Sequential(nn.Conv2d(3, 48, 3), nn.BatchNorm2d(48)), "group")
+        >>> type(net[1]).__name__, net[1].num_groups
+        ('GroupNorm', 24)
 
     Source: Wu and He 2018, Group Normalization, table 3; Ioffe 2017, Batch Renormalization.
     """

@@ -8,6 +8,7 @@ from types import TracebackType
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
+from typing_extensions import Self
 
 from lightning_tuning.functional.module_globs import select_modules
 
@@ -49,7 +50,7 @@ class Frozen:
             parameter.requires_grad_(True)
         self._switched = []
 
-    def __enter__(self) -> Frozen:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -104,7 +105,7 @@ def frozen(
         >>> net["backbone"].training
         True
     """
-    modules = select_modules(module, lambda part: True, include)
+    modules = select_modules(module, lambda _: True, include)
     held = Frozen(module, modules, parameters=parameters)
     if modes:
         held.hold()

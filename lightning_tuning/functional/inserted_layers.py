@@ -50,11 +50,13 @@ def inserted_layer(target: nn.Module, side: Side) -> nn.Module | None:
 def _apply_before(target: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
     if not args or not isinstance(args[0], Tensor):
         raise TypeError(f"the layer inserted before {type(target).__name__} needs a tensor as its first argument.")
-    return (target.inserted_before(args[0]), *args[1:])
+    layer: Any = target.inserted_before
+    return (layer(args[0]), *args[1:])
 
 
-def _apply_behind(target: nn.Module, args: tuple[Any, ...], output: Any) -> Tensor:
+def _apply_behind(target: nn.Module, _args: tuple[Any, ...], output: Any) -> Tensor:
     if not isinstance(output, Tensor):
         raise TypeError(f"the layer inserted behind {type(target).__name__} needs a tensor, got {type(output)}.")
-    result: Tensor = target.inserted_behind(output)
+    layer: Any = target.inserted_behind
+    result: Tensor = layer(output)
     return result
