@@ -101,5 +101,5 @@ def _estimating(pl_module: LightningModule, names: Sequence[str], *, reset: bool
     for part in pl_module.modules():
         part.training = next(part.children(), None) is not None and not isinstance(part, nn.MultiheadAttention)
     norms = [pl_module.get_submodule(name) for name in names]
-    with Normalizer(pl_module, drops=False), cumulative_statistics(norms, reset=reset):  # type: ignore[arg-type]
+    with Normalizer(pl_module, "themselves", drops=False), cumulative_statistics(norms, reset=reset):  # type: ignore[arg-type]
         yield

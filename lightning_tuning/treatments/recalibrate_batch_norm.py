@@ -42,13 +42,14 @@ class RecalibrateBatchNorm(TuningCallback):
     Args:
         batches: number of batches. Default 32, that is 2,048 values per channel or more at 64 samples: a mean to 2 % of
             a standard deviation; the running average with momentum .1 has the weight of some 19.
-        when: ``"validation"`` (default): before every validation of the run, so that the metric that picks a checkpoint,
-            and the checkpoint, are of the new statistics; and at the end, if training went on after the last one.
+        when: ``"validation"`` (default): before every validation, so that the metric that picks a checkpoint, and the
+            checkpoint, are of the new statistics; and at the end, if training went on after the last one.
             ``"end"``: once, at the end of training; checkpoints that were written before (``ModelCheckpoint`` writes
             the last epoch's before that) do not have them, ``trainer.save_checkpoint`` after fit does.
         data: ``"recent"`` (default): the last batches trained on. ``"loader"``: a fresh pass over the beginning of the
             training loader, which may be longer than memory is large; for ``when="end"`` alone, as a loader in use
-            cannot be begun anew. Its batches are augmented and shuffled as in training.
+            cannot be begun anew. Its batches are augmented and shuffled as in training; a
+            generator that a sampler has of its own moves on.
 
     Raises:
         ValueError: for an argument outside of what is said above.
