@@ -13,7 +13,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from lightning_tuning.functional.inserted_layers import Side, insert_layer, inserted_layer
 from lightning_tuning.functional.module_globs import select_modules
 
-__all__ = ["Shape", "UOut", "apply_dropout", "check_rate", "dropout_rate", "dropout_setting"]
+__all__ = ["Shape", "UOut", "apply_dropout", "check_rate", "dropout_rate", "dropout_setting", "is_number"]
 
 Shape: TypeAlias = Literal["linear", "cosine", "exponential", "step"]
 
@@ -40,7 +40,7 @@ class UOut(nn.Module):
 
     def __init__(self, beta: float = 0.1) -> None:
         super().__init__()
-        if not _is_number(beta) or not 0 <= beta <= 1:
+        if not is_number(beta) or not 0 <= beta <= 1:
             raise ValueError(f"`beta` must be between 0 and 1, got {beta!r}.")
         self.beta = beta
 
@@ -163,9 +163,10 @@ def check_rate(argument: str, rate: Any) -> None:
     Raises:
         ValueError: naming the argument, the value got and what is allowed.
     """
-    if not _is_number(rate) or not 0 <= rate < 1:
+    if not is_number(rate) or not 0 <= rate < 1:
         raise ValueError(f"`{argument}` must be at least 0 and less than 1, got {rate!r}.")
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether ``value`` is a finite number, and no bool."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -23,8 +23,8 @@ class ApplyDropout(TuningCallback):
 
     Args:
         p: share of elements that are dropped, 0 <= p < 1. Default .5, usual for fully connected layers.
-        where: ``"before-head"`` (default): the last ``nn.Linear`` in the order of registration; or globs on dotted names
-            of layers in the LightningModule.
+        where: ``"before-head"`` (default): the last ``nn.Linear`` in the order of registration; or globs on dotted
+            names of layers in the LightningModule.
 
     Raises:
         ValueError: for a ``p`` outside of that.

@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
-from lightning_tuning.functional.dropout import Shape, check_rate, dropout_rate, dropout_setting
+from lightning_tuning.functional.dropout import Shape, check_rate, dropout_rate, dropout_setting, is_number
 from lightning_tuning.functional.module_globs import parse_globs, select_modules
 from lightning_tuning.runtime import Desk, TuningCallback
 
@@ -27,8 +27,8 @@ class DropoutSchedule(TuningCallback):
     batches disagree most.
 
     Set at the start of every batch, for the module classes ``nn.Dropout*``, and for the ``dropout`` of ``nn.LSTM``,
-    ``nn.GRU``, ``nn.RNN`` and ``nn.MultiheadAttention``; functional dropout has no module to set. The rate is a function
-    of the Trainer's own counters, so that a resumed run has the rates of an unbroken one, and every rank the same.
+    ``nn.GRU``, ``nn.RNN`` and ``nn.MultiheadAttention``; functional dropout has no module to set. The rate is a
+    function of the Trainer's own counters: a resumed run has the rates of an unbroken one, and all ranks the same.
     After the run, or an error in it, every rate is what it was before. A rate that somebody else changes meanwhile
     (``DropoutBNConflictWarning(on_conflict="disable")``) is left to them. A compiled module is compiled anew for every
     rate: take ``shape="step"`` there.
@@ -76,8 +76,7 @@ class DropoutSchedule(TuningCallback):
         if interval not in get_args(Interval):
             raise ValueError(f"`interval` must be one of {get_args(Interval)}, got {interval!r}.")
         most = 1.0 if interval == "run" else math.inf
-        is_number = isinstance(over, int | float) and not isinstance(over, bool) and math.isfinite(over)
-        if not is_number or not 0 < over <= most:
+        if not is_number(over) or not 0 < over <= most:
             allowed = "more than 0 and at most 1" if interval == "run" else "a finite number above 0"
             raise ValueError(f"`over` must be {allowed} with interval={interval!r}, got {over!r}.")
         if shape not in get_args(Shape):
