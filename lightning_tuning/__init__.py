@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         TuningError,
         TuningWarning,
     )
-    from lightning_tuning.guards import LossSpikeGuard, NanLossGuard, ReplicaDriftGuard
+    from lightning_tuning.guards import FreezeGuard, LossSpikeGuard, NanLossGuard, ReplicaDriftGuard
     from lightning_tuning.measure import Meter, Progress
     from lightning_tuning.mixins import PlateauLRMixin
     from lightning_tuning.monitors import (
@@ -52,19 +52,30 @@ if TYPE_CHECKING:
     )
     from lightning_tuning.reporters import TerminalReporter
     from lightning_tuning.suite import TuningSuite
-    from lightning_tuning.treatments import PlateauLR, WeightInitCallback
+    from lightning_tuning.treatments import (
+        ApplyDropout,
+        ConvertBatchNorm,
+        DropoutSchedule,
+        PlateauLR,
+        RecalibrateBatchNorm,
+        WeightInitCallback,
+    )
 
 __version__ = "0.1.0"
 
 _HOME = {
     "ActivationMonitor": "monitors",
+    "ApplyDropout": "treatments",
     "BatchNormCheck": "checks",
     "CATALOGUE": "findings",
     "ClippingMonitor": "monitors",
+    "ConvertBatchNorm": "treatments",
     "DataCheck": "checks",
     "DropoutBNConflictWarning": "checks",
     "DropoutCheck": "checks",
+    "DropoutSchedule": "treatments",
     "Finding": "findings",
+    "FreezeGuard": "guards",
     "GradientExplosionMonitor": "monitors",
     "GradientVanishingMonitor": "monitors",
     "GradientFlowCheck": "checks",
@@ -83,6 +94,7 @@ _HOME = {
     "Preflight": "checks",
     "Progress": "measure",
     "RateMonitor": "monitors",
+    "RecalibrateBatchNorm": "treatments",
     "ReplicaDriftGuard": "guards",
     "Rule": "findings",
     "RunCheck": "checks",
@@ -104,12 +116,16 @@ _HOME = {
 __all__ = [
     "CATALOGUE",
     "ActivationMonitor",
+    "ApplyDropout",
     "BatchNormCheck",
     "ClippingMonitor",
+    "ConvertBatchNorm",
     "DataCheck",
     "DropoutBNConflictWarning",
     "DropoutCheck",
+    "DropoutSchedule",
     "Finding",
+    "FreezeGuard",
     "GradientExplosionMonitor",
     "GradientFlowCheck",
     "GradientVanishingMonitor",
@@ -128,6 +144,7 @@ __all__ = [
     "Preflight",
     "Progress",
     "RateMonitor",
+    "RecalibrateBatchNorm",
     "ReplicaDriftGuard",
     "Rule",
     "RunCheck",

@@ -24,6 +24,7 @@ _POOLS = (
     nn.modules.pooling._AdaptiveAvgPoolNd,
     nn.modules.pooling._AdaptiveMaxPoolNd,
 )
+_ACTIVATIONS = {name.replace("_", "") for name in ACTIVATIONS}
 _RESHAPES = (nn.Flatten, nn.Unflatten)
 
 
@@ -110,4 +111,4 @@ def replace_dropout(root: nn.Module, name: str) -> bool:
 def _carries(part: nn.Module) -> bool:
     """Whether ``part`` is a layer that a dropout may be moved across."""
     known = isinstance(part, (*_WEIGHTS, *_POOLS, *_RESHAPES, _BatchNorm, _DropoutNd, nn.Identity))
-    return known or (type(part).__name__.lower() in ACTIVATIONS and not isinstance(part, NORMALIZATIONS))
+    return known or (type(part).__name__.lower() in _ACTIVATIONS and not isinstance(part, NORMALIZATIONS))

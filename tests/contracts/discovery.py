@@ -14,6 +14,8 @@ OBSERVER_ROOMS = ("checks", "monitors")
 
 ARGUMENTS: dict[str, dict[str, object]] = {
     # What a class can't do without; everything else has a default and is tested with it.
+    "ConvertBatchNorm": {"to": "group"},
+    "FreezeGuard": {"modules": "net"},
     "PlateauLR": {"monitor": "val_loss"},
 }
 
