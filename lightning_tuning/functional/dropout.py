@@ -98,7 +98,7 @@ def apply_dropout(
         found = {linears[-1]: module.get_submodule(linears[-1])}
     else:
         globs = (where,) if isinstance(where, str) else tuple(where)
-        inside = select_modules(module, lambda part: part is not module, globs, what="layer")
+        inside = select_modules(module, lambda part: part is not module, globs, what="layer", argument="where")
         # "block" means the block itself, not each layer in it; a layer of two names gets one dropout.
         outermost = [name for name in inside if name.rpartition(".")[0] not in inside or not name]
         found = {name: part for part, name in {inside[name]: name for name in reversed(outermost)}.items()}

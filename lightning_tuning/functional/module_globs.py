@@ -45,6 +45,7 @@ def select_modules(
     exclude: str | Iterable[str] = (),
     *,
     what: str = "module",
+    argument: str = "include",
 ) -> dict[str, nn.Module]:
     """The modules in ``module`` that are ``wanted``, by dotted name; one that stands at two places has two names.
 
@@ -54,6 +55,7 @@ def select_modules(
         include: globs: only these, and what is inside of them. Default ``None``: all.
         exclude: globs: not these, nor what is inside of them.
         what: the kind in words, for the message.
+        argument: what the caller calls ``include``, for the message.
 
     Raises:
         ValueError: for globs that are no strings, and for a glob that means none of what is wanted, with the names
@@ -65,12 +67,12 @@ def select_modules(
         ['1']
     """
     found = {name: part for name, part in module.named_modules(remove_duplicate=False) if wanted(part)}
-    included, excluded = parse_globs("include", include), parse_globs("exclude", exclude) or ()
-    for argument, globs in (("include", included or ()), ("exclude", excluded)):
+    included, excluded = parse_globs(argument, include), parse_globs("exclude", exclude) or ()
+    for name_of_it, globs in ((argument, included or ()), ("exclude", excluded)):
         for glob in globs:
             if not any(matches_any(name, [glob]) for name in found):
                 there = ", ".join(found) or "none"
-                raise ValueError(f"`{argument}` must mean a {what}, got {glob!r}; there are: {there}.")
+                raise ValueError(f"`{name_of_it}` must mean a {what}, got {glob!r}; there are: {there}.")
     return {
         name: part
         for name, part in found.items()
