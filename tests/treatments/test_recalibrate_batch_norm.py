@@ -69,25 +69,20 @@ def fit(*callbacks: pl.Callback, model: pl.LightningModule | None = None, **sett
 
 
 def oracle(model: Net, batches: int) -> dict[str, Tensor]:
-    """Mean and variance of what each norm is given over the last ``batches``, in float64, by the weights as they are."""
-    held = [*model.train_dataloader()][-batches:]
+    """Mean and variance of what each norm is given over the last batches, in float64, by the weights as they are."""
+    norms = {"norm": model.net["norm"], "norm1": model.net["norm1"]}
+    kept = {key: value.clone() for key, value in model.state_dict().items()}
     model.eval()
-    norms, found = (model.net["norm"], model.net["norm1"]), {}
+    for norm in norms.values():
+        norm.train()  # normalizes by the batch
+    found = {}
     with torch.no_grad():
-        for place, (name, norm) in enumerate(zip(("norm", "norm1"), norms, strict=True)):
-            means, variances = [], []
-            for other in norms:  # normalize by the batch, move nothing
-                other.train()
-            kept = [buffer.clone() for other in norms for buffer in other.buffers()]
-            for x, _ in held:
-                given = model.features(x, drops=False)[place].double().transpose(0, 1).flatten(1)
-                means.append(given.mean(1))
-                variances.append(given.var(1))
-            for buffer, value in zip((b for o in norms for b in o.buffers()), kept, strict=True):
-                buffer.copy_(value)
-            found[f"{name}.running_mean"] = torch.stack(means).mean(0)
-            found[f"{name}.running_var"] = torch.stack(variances).mean(0)
-            assert norm.running_mean is not None
+        given = [model.features(x, drops=False) for x, _ in [*model.train_dataloader()][-batches:]]
+    for place, name in enumerate(norms):
+        channels = [batch[place].double().transpose(0, 1).flatten(1) for batch in given]
+        found[f"{name}.running_mean"] = torch.stack([batch.mean(1) for batch in channels]).mean(0)
+        found[f"{name}.running_var"] = torch.stack([batch.var(1) for batch in channels]).mean(0)
+    model.load_state_dict(kept)
     return found
 
 
@@ -171,7 +166,7 @@ def test_resumed_from_an_epochs_end_it_is_the_unbroken_run(tmp_path: Path) -> No
     whole = fit(RecalibrateBatchNorm(4), saves, model=model(), max_epochs=3, enable_checkpointing=True)
     resumed = fit(
         RecalibrateBatchNorm(4),
-        ModelCheckpoint(tmp_path / "again"),
+        ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1, save_on_train_epoch_end=True),
         model=model(),
         max_epochs=3,
         enable_checkpointing=True,
