@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
-from lightning_tuning import BatchNormCheck, ConvertBatchNorm, Journal, TuningWarning
+from lightning_tuning import BatchNormCheck, ConvertBatchNorm, Journal
 from lightning_tuning.functional import BatchRenorm2d, FrozenBatchNorm, convert_batch_norm
 from tests.helpers import BNConvNet, ManualGAN, Mlp, quiet_trainer
 
@@ -110,8 +110,8 @@ def test_a_glob_that_means_nothing_is_refused() -> None:
 
 def test_batch_renormalization_is_no_batch_norm_of_a_small_batch() -> None:
     """LT307 is about a norm that was not made for that."""
-    with pytest.warns(TuningWarning, match="LT307"):
-        fit(BNConvNet(batch_size=4), BatchNormCheck())
+    trainer = fit(BNConvNet(batch_size=4), BatchNormCheck())
+    assert [finding.code for finding in Journal.of(trainer).findings] == ["LT307"]
     trainer = fit(BNConvNet(batch_size=4), ConvertBatchNorm("renorm"), BatchNormCheck())
     assert [finding.code for finding in Journal.of(trainer).findings] == []
 

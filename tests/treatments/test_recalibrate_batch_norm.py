@@ -154,6 +154,7 @@ def test_the_sanity_check_comes_before_any_batch() -> None:
     assert model.validated_with[1].any()
 
 
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`:UserWarning")
 def test_resumed_from_an_epochs_end_it_is_the_unbroken_run(tmp_path: Path) -> None:
     saves = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1, save_on_train_epoch_end=True)
 
@@ -166,10 +167,8 @@ def test_resumed_from_an_epochs_end_it_is_the_unbroken_run(tmp_path: Path) -> No
     whole = fit(RecalibrateBatchNorm(4), saves, model=model(), max_epochs=3, enable_checkpointing=True)
     resumed = fit(
         RecalibrateBatchNorm(4),
-        ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1, save_on_train_epoch_end=True),
         model=model(),
         max_epochs=3,
-        enable_checkpointing=True,
         ckpt_path=tmp_path / "epoch=0.ckpt",
     )
     states = whole.lightning_module.state_dict(), resumed.lightning_module.state_dict()
