@@ -11,7 +11,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from lightning_tuning.functional._layers import NORMALIZATIONS
 from lightning_tuning.functional.dropout import UOut
 from lightning_tuning.functional.inserted_layers import insert_layer, inserted_layer
-from lightning_tuning.rules._ops import ACTIVATIONS
+from lightning_tuning.rules._ops import ACTIVATIONS, BATCH_NORMS, DROPOUTS
 from lightning_tuning.rules.dropout_before_batchnorm import Conflict, first_batch_norms
 from lightning_tuning.trace import Graph
 
@@ -50,7 +50,7 @@ def place_behind(root: nn.Module, graph: Graph, conflict: Conflict) -> tuple[str
     sequential = root.get_submodule(parent)
     if not isinstance(sequential, nn.Sequential):
         return None, f"`{parent}` is no nn.Sequential, so that what follows it is not known"
-    calls = [op for op in graph.ops if op.module == name]
+    calls = graph.find(*DROPOUTS, module=name)
     places = [path for path, part in root.named_modules(remove_duplicate=False) if part is dropout]
     if len(calls) > 1 or len(places) > 1:
         return None, "it is used at several places"
@@ -65,7 +65,7 @@ def place_behind(root: nn.Module, graph: Graph, conflict: Conflict) -> tuple[str
             return None, f"`{child}` ({type(part).__name__}) stands between it and the last batch norm"
         if isinstance(part, _RESHAPES) and type(dropout) is not nn.Dropout:
             return None, f"`{child}` changes the shape that {type(dropout).__name__} drops channels of"
-    ops = [op for op in graph.ops if op.module == target]
+    ops = graph.find(*BATCH_NORMS, module=target)
     if len(ops) != 1 or first_batch_norms(graph, ops[0]):
         return None, f"another batch norm follows `{target}`"
     for _, part in children[norms[-1] + 1 :]:
