@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
+from lightning_tuning.functional.batch_renorm import BatchRenorm
+
 __all__ = ["cumulative_statistics", "recalibrate_batch_norm", "tracking_batch_norms"]
 
 
@@ -33,7 +35,8 @@ def cumulative_statistics(norms: Sequence[_BatchNorm], *, reset: bool = True) ->
     """Within it ``norms`` average the statistics of what they are given, every call with the same weight.
 
     They are put into training mode with ``momentum=None``, torch's cumulative average; mode and momentum are put back,
-    the statistics stay. Statistics that a failure left half done are put back too.
+    the statistics stay. Statistics that a failure left half done are put back too. A ``BatchRenorm`` normalizes by the
+    batch alone meanwhile, since it has no running statistics yet to be corrected towards.
 
     Args:
         norms: those to be estimated.
@@ -41,11 +44,14 @@ def cumulative_statistics(norms: Sequence[_BatchNorm], *, reset: bool = True) ->
             ``num_batches_tracked``.
     """
     before = [(norm, norm.training, norm.momentum, [buffer.clone() for buffer in norm.buffers()]) for norm in norms]
+    bounds = [(norm, norm.r_max, norm.d_max) for norm in norms if isinstance(norm, BatchRenorm)]
     try:
         for norm in norms:
             if reset:
                 norm.reset_running_stats()
             norm.training, norm.momentum = True, None
+        for renorm, _, _ in bounds:
+            renorm.r_max, renorm.d_max = 1.0, 0.0
         yield
     except BaseException:
         with torch.no_grad():
@@ -56,6 +62,8 @@ def cumulative_statistics(norms: Sequence[_BatchNorm], *, reset: bool = True) ->
     finally:
         for norm, training, momentum, _ in before:
             norm.training, norm.momentum = training, momentum
+        for renorm, r_max, d_max in bounds:
+            renorm.r_max, renorm.d_max = r_max, d_max
 
 
 def recalibrate_batch_norm(

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from lightning_tuning.functional import recalibrate_batch_norm
+from lightning_tuning.functional import convert_batch_norm, recalibrate_batch_norm
 from lightning_tuning.functional.batch_norm import cumulative_statistics, tracking_batch_norms
 
 
@@ -72,6 +72,14 @@ def test_tuples_give_their_first_and_forward_is_followed() -> None:
     recalibrate_batch_norm(one, [(batch, "label") for batch in batches()])
     recalibrate_batch_norm(other, [{"x": batch} for batch in batches()], forward=lambda batch: other(batch["x"]))
     assert all(torch.equal(a, b) for a, b in zip(one.buffers(), other.buffers(), strict=True))
+
+
+def test_batch_renormalization_is_estimated_as_batch_norm_is() -> None:
+    plain, renorm = net(), convert_batch_norm(net(), "renorm", r_steps=(0, 0), d_steps=(0, 0))
+    recalibrate_batch_norm(plain, batches())
+    recalibrate_batch_norm(renorm, batches())
+    assert all(torch.equal(a, b) for a, b in zip(plain.buffers(), renorm.buffers(), strict=True))
+    assert (renorm[2].r_max, renorm[2].d_max) == (3.0, 5.0)
 
 
 def test_what_is_excluded_or_keeps_no_statistics_is_left_alone() -> None:
