@@ -39,12 +39,14 @@ class Net(BNConvNet):
         super().__init__(lr)
 
 
-@pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning")
 def test_a_config_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+    monkeypatch.setattr("sys.argv", ["train.py"])
+    monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # of what Lightning 2.6 calls in it
     path = tmp_path / "config.yaml"
     path.write_text(CONFIG, encoding="utf-8")
-    cli = LightningCLI(Net, args=["fit", "--config", str(path)], save_config_callback=None)
+    cli = LightningCLI(
+        Net, args=["fit", "--config", str(path)], save_config_callback=None, seed_everything_default=False
+    )
     assert Journal.of(cli.trainer).notes == [
         "ConvertBatchNorm converted 1 batch norm to 'renorm'",
         "DropoutSchedule moves the rate of 1 dropout from their own to 0.1",
