@@ -121,11 +121,11 @@ class RecalibrateBatchNorm(TuningCallback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let go of the batches."""
-        self._held.clear()
+        self._begin()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Likewise."""
-        self._held.clear()
+        self._begin()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_held": deque(maxlen=self.batches)}

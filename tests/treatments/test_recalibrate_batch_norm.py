@@ -230,6 +230,59 @@ def test_batches_are_let_go_of_and_never_pickled() -> None:
     assert not callback._held
 
 
+class Detector(nn.Module):
+    """Returns a loss in training and predictions in evaluation, as torchvision's do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Dropout(0.5), nn.BatchNorm1d(8))
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        logits = self.head(self.body(x))
+        if not self.training:
+            return logits
+        assert y is not None
+        return F.cross_entropy(logits, y)
+
+
+class Detects(TinyModule):
+    shape = (1, 8, 8)
+
+    def build(self) -> nn.Module:
+        return Detector()
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss = self.net(*batch)
+        assert loss.dim() == 0
+        return loss
+
+
+def test_containers_stay_in_training_mode_where_layers_do_not() -> None:
+    model = Detects(lr=0.01)
+    fit(RecalibrateBatchNorm(2, when="end"), model=model)
+    given = [model.net.body[1](x.flatten(1)).detach() for x, _ in [*model.train_dataloader()][-2:]]
+    torch.testing.assert_close(model.net.body[3].running_mean, torch.stack([x.mean(0) for x in given]).mean(0))
+    torch.testing.assert_close(model.net.body[3].running_var, torch.stack([x.var(0) for x in given]).mean(0))
+
+
+def test_an_evaluation_after_a_run_that_broke_uses_what_is_there() -> None:
+    class Breaks(Net):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            if batch_idx == 3:
+                raise RuntimeError("mine")
+            return super().training_step(batch, batch_idx)
+
+    model, callback = Breaks(), RecalibrateBatchNorm()
+    with pytest.raises(RuntimeError, match="mine"):
+        fit(callback, model=model)
+    before = {name: value.clone() for name, value in model.net.named_buffers()}
+    trainer = quiet_trainer(callbacks=[callback])
+    trainer.validate(model, verbose=False)
+    assert Journal.of(trainer).notes == []
+    assert all(torch.equal(value, before[name]) for name, value in model.net.named_buffers())
+
+
 def test_cumulative_norms_go_on_from_the_count_of_the_estimate() -> None:
     model = Net()
     model.net["norm"].momentum = None
