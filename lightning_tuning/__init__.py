@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         TuningWarning,
     )
     from lightning_tuning.guards import AdaptiveClipGuard, LossSpikeGuard, NanLossGuard, ReplicaDriftGuard
+    from lightning_tuning.guards import FreezeGuard, LossSpikeGuard, NanLossGuard, ReplicaDriftGuard
     from lightning_tuning.measure import Meter, Progress
     from lightning_tuning.mixins import PlateauLRMixin, ScheduleLRMixin
     from lightning_tuning.mixins import ParamGroupsMixin, PlateauLRMixin
@@ -61,6 +62,12 @@ if TYPE_CHECKING:
         L1Penalty,
         MaxNormConstraint,
         PlateauLR,
+    from lightning_tuning.treatments import (
+        ApplyDropout,
+        ConvertBatchNorm,
+        DropoutSchedule,
+        PlateauLR,
+        RecalibrateBatchNorm,
         WeightInitCallback,
     )
 
@@ -69,15 +76,19 @@ __version__ = "0.1.0"
 _HOME = {
     "ActivationMonitor": "monitors",
     "AdaptiveClipGuard": "guards",
+    "ApplyDropout": "treatments",
     "BatchNormCheck": "checks",
     "CATALOGUE": "findings",
     "ClippingMonitor": "monitors",
+    "ConvertBatchNorm": "treatments",
     "DataCheck": "checks",
     "DecoupledWeightDecay": "treatments",
     "DropoutBNConflictWarning": "checks",
     "DropoutCheck": "checks",
     "ExportState": "treatments",
+    "DropoutSchedule": "treatments",
     "Finding": "findings",
+    "FreezeGuard": "guards",
     "GradientExplosionMonitor": "monitors",
     "GradientFlowCheck": "checks",
     "GradientVanishingMonitor": "monitors",
@@ -102,6 +113,7 @@ _HOME = {
     "Preflight": "checks",
     "Progress": "measure",
     "RateMonitor": "monitors",
+    "RecalibrateBatchNorm": "treatments",
     "ReplicaDriftGuard": "guards",
     "Rule": "findings",
     "RunCheck": "checks",
@@ -126,14 +138,18 @@ __all__ = [
     "CATALOGUE",
     "ActivationMonitor",
     "AdaptiveClipGuard",
+    "ApplyDropout",
     "BatchNormCheck",
     "ClippingMonitor",
+    "ConvertBatchNorm",
     "DataCheck",
     "DecoupledWeightDecay",
     "DropoutBNConflictWarning",
     "DropoutCheck",
     "ExportState",
+    "DropoutSchedule",
     "Finding",
+    "FreezeGuard",
     "GradientExplosionMonitor",
     "GradientFlowCheck",
     "GradientVanishingMonitor",
@@ -157,6 +173,7 @@ __all__ = [
     "Preflight",
     "Progress",
     "RateMonitor",
+    "RecalibrateBatchNorm",
     "ReplicaDriftGuard",
     "Rule",
     "RunCheck",

@@ -13,10 +13,16 @@ from lightning_tuning.functional.clipping import (
     scale_gradients_,
     unit_dims,
 )
+from lightning_tuning.functional.batch_norm import recalibrate_batch_norm
+from lightning_tuning.functional.batch_norm_conversion import convert_batch_norm
+from lightning_tuning.functional.batch_renorm import BatchRenorm1d, BatchRenorm2d, BatchRenorm3d
 from lightning_tuning.functional.curvature import hessian_top_eigenvalue
 from lightning_tuning.functional.decay_groups import split_decay_groups
+from lightning_tuning.functional.dropout import UOut, apply_dropout, dropout_rate
 from lightning_tuning.functional.eigenvalues import top_eigenvalue
 from lightning_tuning.functional.fingerprint import fingerprint
+from lightning_tuning.functional.freezing import frozen
+from lightning_tuning.functional.frozen_batch_norm import FrozenBatchNorm
 from lightning_tuning.functional.initialization import (
     activation_gain,
     fan_in_and_fan_out,
@@ -49,8 +55,18 @@ __all__ = [
     "clip_values_",
     "decay_",
     "elastic_net",
+    "BatchRenorm1d",
+    "BatchRenorm2d",
+    "BatchRenorm3d",
+    "FrozenBatchNorm",
+    "UOut",
+    "activation_gain",
+    "apply_dropout",
+    "convert_batch_norm",
+    "dropout_rate",
     "fan_in_and_fan_out",
     "fingerprint",
+    "frozen",
     "global_norm",
     "hessian_top_eigenvalue",
     "initial_std",
@@ -60,6 +76,7 @@ __all__ = [
     "schedule_lr_config",
     "param_groups",
     "load_state",
+    "recalibrate_batch_norm",
     "separate_norms",
     "set_forget_bias_",
     "set_momentum_",

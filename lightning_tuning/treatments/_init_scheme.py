@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lightning_tuning.functional.import_path import imported
 from lightning_tuning.functional.initialization import Distribution, SchemeName
+from lightning_tuning.functional.module_globs import parse_globs
 
 __all__ = ["Choice", "Scheme", "check_numbers", "is_exact", "matches", "parse_scheme"]
 
