@@ -9,16 +9,16 @@ from typing import Any, TypeAlias, get_args
 
 from torch import Tensor, nn
 
-from lightning_tuning.functional.initialization import Distribution, SchemeName
+from lightning_tuning.functional.initialization import SchemeName
 
-__all__ = ["Choice", "Scheme", "check_numbers", "is_exact", "matches", "parse_globs", "parse_scheme"]
+__all__ = ["Choice", "Scheme", "is_exact", "matches", "parse_globs", "parse_scheme"]
 
 Choice: TypeAlias = "str | Callable[[Tensor], Any] | None"
-"""For one parameter: a :data:`SchemeName` or ``"auto"``, a function that fills a tensor in place, or leave it alone."""
+"""For one parameter: a :data:`SchemeName`, ``"auto"`` or ``"lsuv"``, a function that fills a tensor in place, or leave it alone."""
 
 Scheme: TypeAlias = "Choice | Mapping[type[nn.Module] | str, Choice]"
 
-_NAMES = ("auto", *get_args(SchemeName))
+_NAMES = ("auto", "lsuv", *get_args(SchemeName))
 
 
 def parse_scheme(scheme: Scheme) -> list[tuple[type[nn.Module] | str, Choice]]:
@@ -53,21 +53,6 @@ def parse_globs(argument: str, globs: str | Iterable[str] | None) -> tuple[str, 
         if not isinstance(pattern, str):
             raise ValueError(f"`{argument}` must hold globs on dotted names, got {pattern!r}.")
     return patterns
-
-
-def check_numbers(*, distribution: Any, bias: Any, forget_bias: Any, seed: Any) -> None:
-    """Refuse what cannot be drawn from or filled with.
-
-    Raises:
-        ValueError: naming the argument, the value got and what is allowed.
-    """
-    if distribution not in get_args(Distribution):
-        raise ValueError(f"`distribution` must be one of {get_args(Distribution)}, got {distribution!r}.")
-    for argument, value in (("bias", bias), ("forget_bias", forget_bias)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise ValueError(f"`{argument}` must be a number or None, got {value!r}.")
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
-        raise ValueError(f"`seed` must be an integer or None, got {seed!r}.")
 
 
 def matches(key: type[nn.Module] | str, parameter: str, module: nn.Module) -> bool:
