@@ -70,6 +70,7 @@ def prior_head(graph: Graph) -> PriorHead | str:
             return "the output layer has a single class"
     elif units > 1:
         shapes = [graph.values[index].shape for index in (layer.op.outputs[0], term.prediction, term.target)]
+        shapes += [value.shape for value in graph.values if value.kind == "batch" and value.name == name]
         if len(set(shapes)) > 1:
             return "which output belongs to which target cannot be told by their shapes"
         axis = len(shapes[0]) - 1
@@ -104,7 +105,4 @@ def _why_none(graph: Graph) -> str:
         return "the loss weighs its classes or samples"
     if graph.answer(lone_term) is None:
         return "the loss is not the mean of one comparison"
-    is_recurrent = any(op.name in RECURRENT_OPS for op in graph.answer(weight_layers)[-1:])
-    return (
-        "the output is that of a recurrent layer" if is_recurrent else "the loss does not compare a layer's own outputs"
-    )
+    return "the loss does not compare a layer's own outputs"

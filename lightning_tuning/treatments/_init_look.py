@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -20,13 +20,22 @@ from lightning_tuning.treatments._init_options import InitOptions
 from lightning_tuning.treatments._init_survey import Target
 from lightning_tuning.treatments._init_trace import UNSEEN, Use, find_use
 
-__all__ = ["Look", "look_at_step", "run_aside"]
+__all__ = ["Look", "Step", "look_at_step", "run_aside"]
 
 _ATTEMPTS = 3
 """Batches to look at: a ``training_step`` may return ``None`` for a bad one, but one that always does shows nothing."""
 
 _TRAINED = "trained before a training step had a loss"
 _NO_LOSS = f"no loss in the first {_ATTEMPTS} training steps"
+
+
+class Step(NamedTuple):
+    """The training step that is about to be done."""
+
+    trainer: Trainer
+    pl_module: LightningModule
+    batch: Any
+    batch_idx: int
 
 
 @dataclass(frozen=True)
@@ -46,23 +55,11 @@ class Look:
     head: PriorHead | str = ""
 
 
-def look_at_step(
-    trainer: Trainer,
-    pl_module: LightningModule,
-    batch: Any,
-    batch_idx: int,
-    targets: Sequence[Target],
-    options: InitOptions,
-    *,
-    attempt: int,
-) -> Look | None:
+def look_at_step(step: Step, targets: Sequence[Target], options: InitOptions, *, attempt: int) -> Look | None:
     """What the training step shows; the same on every rank, and every rank must call it.
 
     Args:
-        trainer: the trainer of the run.
-        pl_module: its LightningModule.
-        batch: the batch that comes.
-        batch_idx: its index.
+        step: that comes.
         targets: weights that wait.
         options: what is wanted.
         attempt: batches looked at so far, this one included; the last of ``_ATTEMPTS`` has to do.
@@ -73,17 +70,17 @@ def look_at_step(
     Raises:
         MisconfigurationException: if the step cannot be run aside.
     """
-    recorder = Recorder(pl_module, batch)
-    losses = run_aside(trainer, pl_module, batch, batch_idx, recorder, options)
+    recorder = Recorder(step.pl_module, step.batch)
+    losses = run_aside(step, recorder, options)
     for loss in losses:
         recorder.mark_loss(loss)
     look: Look | None = None
     if losses or attempt == _ATTEMPTS:
         graph = recorder.graph
-        uses = {target.name: _use(graph, target, pl_module) for target in targets}
-        memory = Memory.of(pl_module)
+        uses = {target.name: _use(graph, target, step.pl_module) for target in targets}
+        memory = Memory.of(step.pl_module)
         for name, use in uses.items():
-            if attempt > 1 and not memory.knows_fresh(name, pl_module.get_parameter(name)):
+            if attempt > 1 and not memory.knows_fresh(name, step.pl_module.get_parameter(name)):
                 uses[name] = _TRAINED  # a step whose loss nobody saw
             elif use == UNSEEN and not losses:
                 uses[name] = _NO_LOSS
@@ -93,20 +90,18 @@ def look_at_step(
             look = Look(
                 uses, tuple(graph.answer(residual_branches)), tuple(dict.fromkeys(outputs)), graph.answer(prior_head)
             )
-    decided: Look | None = trainer.strategy.broadcast(look)  # on another rank a step may branch otherwise
+    decided: Look | None = step.trainer.strategy.broadcast(look)  # on another rank a step may branch otherwise
     return decided
 
 
-def run_aside(
-    trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, context: Recorder, options: InitOptions
-) -> list[Any]:
-    """The losses of the step, run aside within ``context``.
+def run_aside(step: Step, context: Recorder, options: InitOptions) -> list[Any]:
+    """The losses of ``step``, run aside within ``context``.
 
     Raises:
         MisconfigurationException: if the step cannot be run aside.
     """
     try:
-        return replay(trainer, pl_module, batch, batch_idx, context=context)
+        return replay(*step, context=context)
     except CannotReplay as blind:
         raise MisconfigurationException(
             f"WeightInitCallback({options.batch_wish()}) has to see the first training step. {blind} Name a scheme for"

@@ -40,7 +40,7 @@ class LsuvProbe:
         if name is None or len(outputs) != 1:
             return
         output = outputs[0].data  # writes to it are not counted: autograd and the recorder must not take them for real
-        bias = _bias(op, inputs, output)
+        bias = _bias(op, inputs)
         if name not in self.scales:  # a weight that is used again keeps its scale
             self.scales[name] = unit_variance_scale(output, bias, tol=self._tol)
         found = self.scales[name]
@@ -49,14 +49,14 @@ class LsuvProbe:
             output.sub_(offset).mul_(found.scale).add_(offset)
 
 
-def _bias(op: Op, inputs: Sequence[Tensor], output: Tensor) -> Tensor | None:
+def _bias(op: Op, inputs: Sequence[Tensor]) -> Tensor | None:
     """What the layer adds, in a shape that broadcasts to its output."""
     weights = [t for t in inputs if isinstance(t, torch.nn.Parameter)]
     bias = next((t for t in weights if t.dim() == 1), None)
-    if bias is None or op.name not in _WITH_BIAS and not op.name.startswith("conv"):
+    if bias is None:
         return None
     if not op.name.startswith("conv"):
-        return bias.detach()
+        return bias.detach() if op.name in _WITH_BIAS else None
     kernel = next(t for t in weights if t.dim() >= 3)
     return bias.detach().reshape(-1, *[1] * (kernel.dim() - 2))
 

@@ -49,7 +49,7 @@ class InitOptions:
             raise ValueError(f"`lsuv_tol` must be positive and finite, got {self.lsuv_tol!r}.")
         if self.residual == "fixup" and any(choice == "lsuv" for _, choice in self.selection.schemes):
             raise ValueError(
-                "`residual` must be 'keep' or 'zero' with scheme 'lsuv', got 'fixup': LSUV would undo its small weights."
+                "`residual` must be 'keep' or 'zero' with scheme 'lsuv', got 'fixup': LSUV undoes its scaling."
             )
 
     @property

@@ -12,7 +12,7 @@ from lightning_tuning.trace import Recorder
 from lightning_tuning.trace._modules import clean_path
 from lightning_tuning.treatments._init_draw import Painter, layer_recipe, send_to_all
 from lightning_tuning.treatments._init_head import find_prior
-from lightning_tuning.treatments._init_look import Look, look_at_step, run_aside
+from lightning_tuning.treatments._init_look import Step, look_at_step, run_aside
 from lightning_tuning.treatments._init_lsuv import LsuvProbe
 from lightning_tuning.treatments._init_memory import Memory
 from lightning_tuning.treatments._init_options import InitOptions
@@ -76,9 +76,8 @@ class InitRun:
     def take_batch(self, trainer: Trainer, batch: Any, batch_idx: int) -> None:
         """Look at the step of this batch, and do what waits for it, unless the step has no loss."""
         self._attempts += 1
-        look = look_at_step(
-            trainer, self._module, batch, batch_idx, self._waiting, self._options, attempt=self._attempts
-        )
+        step = Step(trainer, self._module, batch, batch_idx)
+        look = look_at_step(step, self._waiting, self._options, attempt=self._attempts)
         if look is None:
             return
         targets = self._waiting
@@ -93,9 +92,9 @@ class InitRun:
         filled = {clean_path(target.name): target for target in targets if target.name in done}
         if self._options.residual != "keep":
             treat_branches(self._painter, look.branches, look.outputs, filled, self._options)
-        self._scale_to_unit_variance(trainer, batch, batch_idx, filled)
+        self._scale_to_unit_variance(step, filled)
         if self._options.head_bias == "prior":
-            self.report.notes.append(f"head_bias 'prior': {self._put_prior(trainer, batch, look, targets)}")
+            self.report.notes.append(f"head_bias 'prior': {self._put_prior(step, look.head, targets)}")
         send_to_all(self._module, dict.fromkeys(self._painter.touched))
 
     def sort(self) -> None:
@@ -110,14 +109,14 @@ class InitRun:
     def _stop_waiting(self) -> None:
         self._waiting, self.is_waiting = [], False
 
-    def _scale_to_unit_variance(self, trainer: Trainer, batch: Any, batch_idx: int, filled: dict[str, Target]) -> None:
+    def _scale_to_unit_variance(self, step: Step, filled: dict[str, Target]) -> None:
         """The second half of LSUV; the weights are orthonormal by now, and switched-off branches are off."""
         wanted = {name: target.name for name, target in filled.items() if self._is_to_scale(target)}
         if not wanted:
             return
         probe = LsuvProbe(wanted, self._options.lsuv_tol)
-        run_aside(trainer, self._module, batch, batch_idx, Recorder(self._module, batch, [probe]), self._options)
-        scales = trainer.strategy.broadcast(probe.scales)
+        run_aside(step, Recorder(self._module, step.batch, [probe]), self._options)
+        scales = step.trainer.strategy.broadcast(probe.scales)
         failed, missed = [], []
         for traced, name in wanted.items():
             if (found := scales.get(traced)) is None:
@@ -136,16 +135,20 @@ class InitRun:
         is_lsuv = target.choice == "lsuv" and layer_recipe(target) is None
         return is_lsuv and self.report.row(target.name).scheme == "orthogonal"
 
-    def _put_prior(self, trainer: Trainer, batch: Any, look: Look, targets: list[Target]) -> str:
+    def _put_prior(self, step: Step, head: PriorHead | str, targets: list[Target]) -> str:
         """Set the output's bias; what was done, or why not."""
-        head = look.head
         if isinstance(head, str):
             return f"left, {head}"
         name = self._painter.real_name(head.bias)
         if obstacle := self._obstacle(name, head, targets):
             return f"{head.bias} left, {obstacle}"
         found = find_prior(
-            trainer, self._module, batch, head, batches=self._options.prior_batches, seed=self.report.seed
+            step.trainer,
+            self._module,
+            step.batch,
+            head,
+            batches=self._options.prior_batches,
+            seed=self.report.seed,
         )
         if isinstance(found, str):
             return f"{head.bias} left, {found}"

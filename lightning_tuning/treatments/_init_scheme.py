@@ -14,7 +14,7 @@ from lightning_tuning.functional.initialization import SchemeName
 __all__ = ["Choice", "Scheme", "is_exact", "matches", "parse_globs", "parse_scheme"]
 
 Choice: TypeAlias = "str | Callable[[Tensor], Any] | None"
-"""For one parameter: a :data:`SchemeName`, ``"auto"`` or ``"lsuv"``, a function that fills a tensor in place, or leave it alone."""
+"""For one parameter: a :data:`SchemeName`, ``"auto"``, ``"lsuv"``, a function that fills it in place, or leave it."""
 
 Scheme: TypeAlias = "Choice | Mapping[type[nn.Module] | str, Choice]"
 

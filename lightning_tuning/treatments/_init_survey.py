@@ -109,8 +109,8 @@ def survey(root: nn.Module, selection: Selection, memory: Memory) -> tuple[list[
             values = module.get_parameter(bias)
             if values.requires_grad and len(names[values]) == 1 and selection.takes(prefix + bias, module):
                 may_be_set = selection.overwrite or memory.knows_fresh(prefix + bias, values)
-                is_set = not may_be_set and is_set(values, bias_bound(module))
-                (set_biases if is_set else biases).append(prefix + bias)
+                is_somebodys = not may_be_set and is_set(values, bias_bound(module))
+                (set_biases if is_somebodys else biases).append(prefix + bias)
         targets.append(Target(name, module, slot, choice, tuple(biases), tuple(set_biases)))
     return targets, kept
 
@@ -190,7 +190,7 @@ def _reason_in_values(weight: Tensor, slot: WeightSlot, *, may_be_set: bool) -> 
 
 
 def is_set(bias: Tensor, bound: float) -> bool:
-    """The same of a bias; there a constant is somebody's work too (a prior on rare classes), if it is not 0."""
+    """Whether the values of a bias are somebody's work; there a constant is somebody's work too (a prior on rare classes), if it is not 0."""
     if bias.numel() == 0 or not bias.is_floating_point():
         return False
     low, high = (float(edge) for edge in torch.aminmax(bias.detach()))

@@ -63,21 +63,22 @@ class WeightInitCallback(TuningCallback):
     so that rare classes need not be unlearned first (LT207). What is not recognized is left, and the report says why.
 
     A scheme that needs no batch is applied right after ``configure_model``, before a checkpoint is restored (which
-    replaces what was drawn), the optimizers are made and DDP sends rank 0's weights to all. ``"auto"``, ``"lsuv"``,
-    ``residual`` and ``head_bias`` wait for the first batch (the second or third, if ``training_step`` returns ``None`` for those before it): its training step runs
-    once aside, everything it did is undone, the weights are filled in place, and rank 0's go to all ranks. (A
-    learning-rate finder and the sanity check, which come before, still see the weights as they were, and so does a
-    frozen copy of the model that was made before, a target network for instance.)
+    replaces what was drawn), the optimizers are made and DDP sends rank 0's weights to all. ``"auto"`` and ``"lsuv"``
+    (and with ``residual`` and ``head_bias`` all) wait for the first batch (the second or third, if ``training_step``
+    returns ``None`` for those before it): its training step runs once aside, with ``"lsuv"`` twice, everything it did
+    is undone, the weights are filled in place, and rank 0's go to all ranks. (A learning-rate finder and the sanity
+    check, which come before, still see the weights as they were, and so does a frozen copy of the model that was made
+    before, a target network for instance.)
 
     All draws come from generators of their own, made from the seed and the name of the weight: the same run gets the
     same weights, one layer more does not change the others, and dropout and shuffling draw the same numbers as without.
 
     Args:
-        scheme: ``"auto"`` (default), ``"lsuv"``, ``"he"``, ``"xavier"``, ``"lecun"``, ``"orthogonal"``; a function that fills a
-            tensor in place (``nn.init.trunc_normal_``); or a dict of those. Its keys are module types, class names, or
-            globs on the dotted names of parameters, layers or what contains them; the first that fits decides; ``None``
-            leaves alone, and so does no entry. A function under a key other than ``"*"`` fills embeddings and other
-            parameters too. The formulas: :func:`lightning_tuning.functional.initial_std`.
+        scheme: ``"auto"`` (default), ``"lsuv"``, ``"he"``, ``"xavier"``, ``"lecun"``, ``"orthogonal"``; a function that
+            fills a tensor in place (``nn.init.trunc_normal_``); or a dict of those. Its keys are module types, class
+            names, or globs on the dotted names of parameters, layers or what contains them; the first that fits
+            decides; ``None`` leaves alone, and so does no entry. A function under a key other than ``"*"`` fills
+            embeddings and other parameters too. The formulas: :func:`lightning_tuning.functional.initial_std`.
         distribution: ``"normal"`` (default, as in He's paper) or ``"uniform"``, with the same variance.
         bias: fills the biases of the layers whose weights are initialised. Default 0.0, as in the papers whose
             variances are used here; ``None`` leaves them all, and one that was set (see above) stays in any case.
