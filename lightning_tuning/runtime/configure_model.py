@@ -44,7 +44,8 @@ def _waiting(pl_module: LightningModule) -> list[Callable[[], None]]:
     current: Any = vars(pl_module).get(_HOOK)
     if hasattr(current, "waiting"):
         return current.waiting  # type: ignore[no-any-return]
-    original, waiting = pl_module.configure_model, []
+    original = pl_module.configure_model
+    waiting: list[Callable[[], None]] = []
 
     def configure_model() -> None:
         acts = list(waiting)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ _DEPTH = 4
 """Of data sets and transforms within each other, in which generators are looked for."""
 
 
-def batches_aside(trainer: Trainer, pl_module: LightningModule, count: int, seed: int) -> Iterator[Any] | None:
+def batches_aside(trainer: Trainer, pl_module: LightningModule, count: int, seed: int) -> Generator[Any, None, None] | None:
     """Up to ``count`` batches of samples drawn evenly from the training data, collated as its loader does.
 
     They stay on the host. What the samples and their transforms draw from global generators, and from those that the
@@ -58,7 +58,7 @@ def batches_aside(trainer: Trainer, pl_module: LightningModule, count: int, seed
     return _read(loader, count, seed)
 
 
-def _read(loader: DataLoader[Any], count: int, seed: int) -> Iterator[Any]:
+def _read(loader: DataLoader[Any], count: int, seed: int) -> Generator[Any, None, None]:
     dataset: Any = loader.dataset
     size = loader.batch_size
     number = min(len(dataset), count * (size or 1))

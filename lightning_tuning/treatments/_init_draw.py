@@ -76,7 +76,7 @@ class Painter:
                 generator=named_generator(self.report.seed, target.name, weight.device),
             )
         layer, bias = type(target.module).__name__, self._fill_biases(target)
-        self.touched += [target.name, *target.biases]
+        self.touched.extend((target.name, *target.biases))
         self.report.initialized.append(
             WeightInit(target.name, layer, scheme, gain, activation, before, _std(weight), bias)
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -54,8 +54,7 @@ def _aside(trainer: Trainer, pl_module: LightningModule, head: PriorHead, batche
     except Exception:  # noqa: BLE001  # whatever the user's data set raises when it is asked out of turn
         return []
     finally:
-        if isinstance(reader, Iterator) and hasattr(reader, "close"):
-            reader.close()
+        reader.close()
 
 
 def _targets(head: PriorHead, batch: Any) -> Tensor:

@@ -190,7 +190,7 @@ def _reason_in_values(weight: Tensor, slot: WeightSlot, *, may_be_set: bool) -> 
 
 
 def is_set(bias: Tensor, bound: float) -> bool:
-    """Whether the values of a bias are somebody's work; there a constant is somebody's work too (a prior on rare classes), if it is not 0."""
+    """The same of a bias; there a constant is somebody's work too (a prior on rare classes), if it is not 0."""
     if bias.numel() == 0 or not bias.is_floating_point():
         return False
     low, high = (float(edge) for edge in torch.aminmax(bias.detach()))
