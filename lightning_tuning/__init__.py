@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     )
     from lightning_tuning.guards import LossSpikeGuard, NanLossGuard, ReplicaDriftGuard
     from lightning_tuning.measure import Meter, Progress
-    from lightning_tuning.mixins import PlateauLRMixin
+    from lightning_tuning.mixins import PlateauLRMixin, WeightInitMixin
     from lightning_tuning.monitors import (
         ActivationMonitor,
         ClippingMonitor,
@@ -99,6 +99,7 @@ _HOME = {
     "UpdateMonitor": "monitors",
     "VarianceShiftMonitor": "monitors",
     "WeightInitCallback": "treatments",
+    "WeightInitMixin": "mixins",
 }
 
 __all__ = [
@@ -144,6 +145,7 @@ __all__ = [
     "UpdateMonitor",
     "VarianceShiftMonitor",
     "WeightInitCallback",
+    "WeightInitMixin",
 ]
 
 

@@ -28,7 +28,9 @@ _DEPTH = 4
 """Of data sets and transforms within each other, in which generators are looked for."""
 
 
-def batches_aside(trainer: Trainer, pl_module: LightningModule, count: int, seed: int) -> Generator[Any, None, None] | None:
+def batches_aside(
+    trainer: Trainer, pl_module: LightningModule, count: int, seed: int
+) -> Generator[Any, None, None] | None:
     """Up to ``count`` batches of samples drawn evenly from the training data, collated as its loader does.
 
     They stay on the host. What the samples and their transforms draw from global generators, and from those that the

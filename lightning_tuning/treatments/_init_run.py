@@ -8,6 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from lightning_tuning.functional._layers import bias_bound
 from lightning_tuning.rules._prior_head import PriorHead
+from lightning_tuning.runtime.fresh_weights import is_set_bias
 from lightning_tuning.trace import Recorder
 from lightning_tuning.trace._modules import clean_path
 from lightning_tuning.treatments._init_draw import Painter, layer_recipe, send_to_all
@@ -18,7 +19,7 @@ from lightning_tuning.treatments._init_memory import Memory
 from lightning_tuning.treatments._init_options import InitOptions
 from lightning_tuning.treatments._init_report import InitReport
 from lightning_tuning.treatments._init_residual import treat_branches
-from lightning_tuning.treatments._init_survey import HANDLED, SET, Target, is_set, survey
+from lightning_tuning.treatments._init_survey import HANDLED, SET, Target, survey
 from lightning_tuning.treatments._init_trace import Use
 
 __all__ = ["InitRun"]
@@ -171,5 +172,5 @@ class InitRun:
             return HANDLED
         if self._options.selection.overwrite or any(name in target.biases for target in targets):
             return ""
-        is_somebodys = any(name in target.set_biases for target in targets) or is_set(bias, bias_bound(owner))
+        is_somebodys = any(name in target.set_biases for target in targets) or is_set_bias(bias, bias_bound(owner))
         return SET if is_somebodys else ""

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from lightning_tuning.functional._layers import NORMALIZATIONS, WeightSlot, bias_bound, bias_names, weight_slots
+from lightning_tuning.runtime.fresh_weights import is_set_bias, is_set_weight
 from lightning_tuning.treatments._init_memory import Memory
 from lightning_tuning.treatments._init_scheme import Choice, is_exact, matches
 
-__all__ = ["HANDLED", "SET", "Selection", "Target", "is_set", "survey"]
+__all__ = ["HANDLED", "SET", "Selection", "Target", "survey"]
 
 UNKNOWN_LAYER = "used by no layer of a known type"
 
@@ -109,7 +108,7 @@ def survey(root: nn.Module, selection: Selection, memory: Memory) -> tuple[list[
             values = module.get_parameter(bias)
             if values.requires_grad and len(names[values]) == 1 and selection.takes(prefix + bias, module):
                 may_be_set = selection.overwrite or memory.knows_fresh(prefix + bias, values)
-                is_somebodys = not may_be_set and is_set(values, bias_bound(module))
+                is_somebodys = not may_be_set and is_set_bias(values, bias_bound(module))
                 (set_biases if is_somebodys else biases).append(prefix + bias)
         targets.append(Target(name, module, slot, choice, tuple(biases), tuple(set_biases)))
     return targets, kept
@@ -176,32 +175,10 @@ def _reason_to_keep(parameter: Tensor, aliases: list[str]) -> str:
 
 
 def _reason_in_values(weight: Tensor, slot: WeightSlot, *, may_be_set: bool) -> str:
-    """Whether the values of ``weight`` are somebody's work.
-
-    Torch's layers write to their weights once, and count it; loading, training and initialising by hand write again.
-    A copy (``deepcopy``) starts to count anew: there a value outside of the range of torch's own draws gives it away.
-    """
-    low, high = (float(edge) for edge in torch.aminmax(weight.detach()))
-    if low == high == 0.0:
+    """Whether the values of ``weight`` are somebody's work."""
+    if bool((weight.detach() == 0).all()):
         return "all zero: a branch that starts switched off"
-    if may_be_set or low == high or math.isnan(low):  # no training leaves constants or NaN
-        return ""
-    return SET if weight._version > 1 or max(-low, high) > _rounded_up(slot.default_bound, weight) else ""
-
-
-def is_set(bias: Tensor, bound: float) -> bool:
-    """The same of a bias; there a constant is somebody's work too (a prior on rare classes), if it is not 0."""
-    if bias.numel() == 0 or not bias.is_floating_point():
-        return False
-    low, high = (float(edge) for edge in torch.aminmax(bias.detach()))
-    if low == high == 0.0 or math.isnan(low):
-        return False
-    is_constant = low == high and bias.numel() > 2  # two draws of bfloat16 may well be the same
-    return is_constant or bias._version > 1 or max(-low, high) > _rounded_up(bound, bias)
-
-
-def _rounded_up(bound: float, values: Tensor) -> float:
-    return bound * (1 + 4 * torch.finfo(values.dtype).eps)
+    return SET if not may_be_set and is_set_weight(weight, slot.default_bound) else ""
 
 
 def _is_reparametrized(name: str, module: nn.Module) -> bool:
