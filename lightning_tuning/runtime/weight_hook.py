@@ -55,9 +55,9 @@ class WeightHook(TuningCallback):
         note = Desk.of(trainer).journal.note
         if trainer.global_step > 0 or pl_module in self._done:
             return
-        self._done.add(pl_module)
         overwrites = pl_module.init_overwrite
         if pl_module.init_was_loaded and not overwrites:
+            self._done.add(pl_module)
             note(f"{self.name} left all weights alone: they were loaded before the fit")
             return
         set_layers, count = [], 0
@@ -74,6 +74,7 @@ class WeightHook(TuningCallback):
             with seeded_for(name, seed, device), torch.no_grad():
                 pl_module.init_weight(layer)
             count += any(True for _ in layer.parameters(recurse=False))
+        self._done.add(pl_module)
         left = f"; set before the fit and left alone: {', '.join(set_layers[:6])}" if set_layers else ""
         more = f" and {len(set_layers) - 6} more" if len(set_layers) > 6 else ""
         note(f"{self.name} showed {count} layers with parameters to `init_weight` (seed {seed}){left}{more}")

@@ -236,8 +236,11 @@ def test_meta_weights_are_refused() -> None:
         def build(self) -> nn.Module:
             return nn.Linear(8, 3, device="meta")
 
+    model = Meta()
+    (hook,) = model.configure_callbacks()
+    hook.setup(quiet_trainer(), model, "fit")
     with pytest.raises(MisconfigurationException, match=r"'net': its weights are on the meta device"):
-        fit(Meta())
+        model.configure_model()
 
 
 def test_one_layer() -> None:
