@@ -1,4 +1,4 @@
-"""Where a net starts: initial weights of deep nets, residual branches that start switched off, biases that know a prior.
+"""Where a net starts: weights of deep nets, residual branches that are switched off, biases that know a prior.
 
 Three comparisons on MNIST, each with the same seed, data and optimizer: a plain ReLU net of sixteen layers, a residual
 net without normalization, and classes of which each is half as frequent as the one before.
@@ -24,11 +24,12 @@ from torch.optim import SGD
 from lightning_tuning import WeightInitCallback
 
 DESCRIPTION = (
-    "Initial weights: PyTorch's own, xavier, he by activation, orthogonal and LSUV in a plain net of 16 layers; branches "
-    "switched off and Fixup in a residual net without normalization; an output bias from the shares of its classes."
+    "Initial weights: PyTorch's own, xavier, he by activation, orthogonal and LSUV in a plain net of 16 layers; "
+    "branches switched off and Fixup in a residual net without normalization; an output bias from shares of classes."
 )
 DEPTH, WIDTH, BLOCKS = 16, 100, 24
 EARLY = 50
+RATE, RARE_RATE = 0.05, 0.005
 
 PLAIN: dict[str, Sequence[Any]] = {
     "torch's default": (),
@@ -37,7 +38,13 @@ PLAIN: dict[str, Sequence[Any]] = {
     "orthogonal": ("orthogonal",),
     "lsuv": ("lsuv",),
 }
-RESIDUAL = ("keep", "zero", "fixup")
+RESIDUAL: Sequence[tuple[Any, float]] = (
+    ("keep", 0.01),
+    ("zero", 0.01),
+    ("fixup", 0.01),
+    ("zero", RATE),
+    ("fixup", RATE),
+)
 
 
 class Block(nn.Module):
@@ -102,7 +109,7 @@ class Run:
 
     def __init__(self, bench: Bench, name: str, build: Callable[[], nn.Module], train: Split, **settings: Any) -> None:
         self.name, self.curve, self.depths = name, Curve(), Depths(settings.pop("kind", nn.ReLU))
-        treatment, rate = settings.pop("treatment", None), settings.pop("rate", 0.05)
+        treatment, rate = settings.pop("treatment", None), settings.pop("rate", RATE)
         callbacks = [*([treatment] if treatment is not None else []), self.depths, self.curve]
         outcome = bench.train(build, train, lambda p: SGD(p, lr=rate), callbacks=callbacks, **settings)
         self.accuracy = outcome.percent
@@ -131,30 +138,32 @@ def tell(bench: Bench) -> Theme:
     residual = [
         Run(
             bench,
-            f"residual {mode}",
+            f"residual {mode}, lr {rate}",
             residual_net,
             images,
             kind=Block,
+            rate=rate,
             treatment=WeightInitCallback(residual=mode),
         )
-        for mode in RESIDUAL
+        for mode, rate in RESIDUAL
     ]
     few = halved(images)
     rare = [
         Run(
             bench,
-            f"rare classes, head_bias {mode}",
+            f"rare classes, {mode}",
             lambda: relu_net(2, 128),
             few,
-            rate=0.02,
+            rate=RARE_RATE,
             batch_size=256,
+            limit_val_batches=0,
             epochs=max(1, math.ceil(2 * EARLY / max(1, len(few) // 256))),
             treatment=WeightInitCallback(head_bias=mode),
         )
         for mode in ("keep", "prior")
     ]
     rows = [run.row() for run in (*plain, *residual, *rare)]
-    columns = ("run", "first loss", f"loss at step {EARLY}", "loss at the end", "test accuracy")
+    columns = ("run", "first loss", f"step {EARLY}", "end", "test accuracy")
     return Theme(columns, rows, _picture(plain, residual, rare), _verdict(plain, residual, rare, few))
 
 
@@ -163,14 +172,14 @@ def _picture(plain: Sequence[Run], residual: Sequence[Run], rare: Sequence[Run])
     (spread, losses), (deep, early) = figure.subplots(2, 2)
     for run in plain:
         spread.plot(range(1, len(run.depths.spread) + 1), run.depths.spread, marker="o", markersize=3, label=run.name)
-    for run in residual:
+    for run in residual[:3]:
         values = run.depths.spread
-        spread.plot(range(1, len(values) + 1), values, linestyle="--", label=f"{run.name} (blocks)")
+        spread.plot(range(1, len(values) + 1), values, linestyle="--", label=f"{run.name.split(',')[0]} (blocks)")
     _label(spread, f"Before the first step: what is left of the image\n{DEPTH} plain layers, {BLOCKS} residual blocks")
     spread.set(xlabel="hidden layer or block", ylabel="std between images", yscale="log")
     for axes, runs, title in (
-        (losses, plain, f"Plain ReLU net, {DEPTH} layers, SGD(lr=0.05)"),
-        (deep, residual, f"Residual net, {BLOCKS} blocks, no normalization, SGD(lr=0.05)"),
+        (losses, plain, f"Plain ReLU net, {DEPTH} layers, SGD(lr={RATE})"),
+        (deep, residual, f"Residual net, {BLOCKS} blocks, no normalization, SGD"),
     ):
         for run in runs:
             axes.plot(run.curve.smooth(), label=_ending(run))
@@ -180,7 +189,7 @@ def _picture(plain: Sequence[Run], residual: Sequence[Run], rare: Sequence[Run])
     for run in rare:
         early.plot(run.curve.losses[: 2 * EARLY], label=run.name)
     early.set(xlabel="step", ylabel="training loss", ylim=(0, None))
-    _label(early, "Each class half as frequent as the one before")
+    _label(early, f"Each class half as frequent as the one before, SGD(lr={RARE_RATE})")
     return figure
 
 
@@ -204,17 +213,25 @@ def _verdict(plain: Sequence[Run], residual: Sequence[Run], rare: Sequence[Run],
     entropy = float(-(shares * shares.clamp_min(1e-9).log()).sum())
     learnt = [run.name for run in plain if math.isfinite(run.end) and run.end < 0.8 * math.log(CLASSES)]
     grown = residual[0].depths.spread[-1] / residual[0].depths.spread[0]
-    lines = [
-        f"Plain: of {len(plain)} initialisations these learn within the epoch: {', '.join(learnt) or 'none'}; lowest loss "
-        f"{best_plain.end:.3g} with {best_plain.name}, {default.end:.3g} with torch's default (guessing: 2.3).",
-        f"Residual: with every branch on, the signal grows {grown:.2g}-fold over {BLOCKS} blocks and the loss begins at "
-        f"{residual[0].first:.3g}; switched off at {residual[1].first:.3g}, Fixup at {residual[2].first:.3g}. Best at the "
-        f"end: {best_residual.name} ({best_residual.accuracy}; keep {residual[0].accuracy}).",
-        f"Rare classes: the best constant answer has a loss of {entropy:.3g}; the first loss is {keep.first:.3g} with a "
-        f"bias of 0 and {prior.first:.3g} with the prior, after {EARLY} steps {keep.early:.3g} and {prior.early:.3g}"
-        + (": the head start is gone by then." if prior.early > 0.95 * keep.early else ": the prior is still ahead."),
-    ]
-    return "\n".join(lines)
+    of_plain = (
+        f"Plain: of {len(plain)} initialisations these learn within the epoch: {', '.join(learnt) or 'none'}. The loss "
+        f"ends at {best_plain.end:.3g} with {best_plain.name}, at {default.end:.3g} with torch's default (guessing: "
+        f"{math.log(CLASSES):.3g})."
+    )
+    fallen = [run.name for run in residual if not math.isfinite(run.end)]
+    of_residual = (
+        f"Residual: with every branch on, the signal grows {grown:.2g}-fold over {BLOCKS} blocks and the loss begins "
+        f"at {residual[0].first:.3g}; with branches switched off at {residual[1].first:.3g}, with Fixup at "
+        f"{residual[2].first:.3g}. Lowest at the end: {best_residual.name} ({best_residual.accuracy}). These diverge: "
+        f"{'; '.join(fallen) or 'none'}."
+    )
+    is_ahead = prior.early < 0.95 * keep.early
+    of_rare = (
+        f"Rare classes: the best constant answer has a loss of {entropy:.3g}. The first loss is {keep.first:.3g} with "
+        f"a bias of 0 and {prior.first:.3g} with the prior, after {EARLY} steps {keep.early:.3g} and "
+        f"{prior.early:.3g}: the prior is {'still ahead' if is_ahead else 'ahead no more'}."
+    )
+    return f"{of_plain}\n{of_residual}\n{of_rare}"
 
 
 if __name__ == "__main__":
