@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias, get_args
 
@@ -37,7 +38,7 @@ def parse_scheme(scheme: Scheme) -> list[tuple[type[nn.Module] | str, Choice]]:
     for key in keys:
         if not (isinstance(key, str) or (isinstance(key, type) and issubclass(key, nn.Module))):
             raise ValueError(f"The keys of `scheme` must be module types, their names or globs on names, got {key!r}.")
-    return [(key, _check_choice(choice, f"`scheme[{key!r}]`")) for key, choice in scheme.items()]
+    return [(_type_or_glob(key), _check_choice(choice, f"`scheme[{key!r}]`")) for key, choice in scheme.items()]
 
 
 def parse_globs(argument: str, globs: str | Iterable[str] | None) -> tuple[str, ...] | None:
@@ -71,6 +72,19 @@ def matches(key: type[nn.Module] | str, parameter: str, module: nn.Module) -> bo
 def is_exact(key: type[nn.Module] | str) -> bool:
     """Whether ``key`` singles something out: enough to fill, with a function, what is no weight of a known layer."""
     return isinstance(key, type) or key.strip("*?.") != ""
+
+
+def _type_or_glob(key: type[nn.Module] | str) -> type[nn.Module] | str:
+    """The module type that a dotted path such as ``"torch.nn.LSTM"`` means, as it is written in YAML; else ``key``.
+
+    Only of what was imported already: the dotted name of a parameter must not import something.
+    """
+    if isinstance(key, str) and "." in key:
+        home, _, name = key.rpartition(".")
+        found = getattr(sys.modules.get(home), name, None)
+        if isinstance(found, type) and issubclass(found, nn.Module):
+            return found
+    return key
 
 
 def _check_choice(choice: object, argument: str) -> Any:
