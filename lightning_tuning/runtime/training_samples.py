@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Generator, Mapping, Sequence
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -34,7 +35,8 @@ def batches_aside(
     """Up to ``count`` batches of samples drawn evenly from the training data, collated as its loader does.
 
     They stay on the host. What the samples and their transforms draw from global generators, and from those that the
-    data set holds, is put back at the end of the iteration (or when it is closed).
+    data set holds, is put back at the end of the iteration (or when it is closed); a data set that counts its calls
+    has counted these.
 
     Args:
         trainer: of the run, its loaders set up.
@@ -44,7 +46,8 @@ def batches_aside(
 
     Returns:
         ``None`` where samples cannot be had by index, or are not what the step is given: streams, several loaders,
-        samplers that choose (weights, subsets), and modules or datamodules with batch transfer hooks of their own.
+        samplers that choose (weights, subsets), collate functions with a memory (a closure, an object), and modules or
+        datamodules with batch transfer hooks of their own.
     """
     loader = getattr(trainer, "train_dataloader", None)
     if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
@@ -52,6 +55,8 @@ def batches_aside(
     if not isinstance(loader.sampler, SequentialSampler | RandomSampler | DistributedSampler):
         return None
     if loader.batch_sampler is not None and type(loader.batch_sampler) is not BatchSampler:
+        return None
+    if not isinstance(loader.collate_fn, FunctionType) or loader.collate_fn.__closure__ is not None:
         return None
     hooks = ("on_before_batch_transfer", "on_after_batch_transfer", "transfer_batch_to_device")
     owners = (pl_module, getattr(trainer, "datamodule", None))

@@ -189,10 +189,22 @@ def test_where_samples_cannot_be_had_by_index_the_first_batch_does() -> None:
         def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
             return batch
 
-    for model in (Streaming(), Hooked()):
+    class Counting(Rare):
+        def train_dataloader(self) -> Any:
+            self.collated = 0
+
+            def collate(samples: list[Any]) -> Any:
+                self.collated += 1
+                return torch.utils.data.default_collate(samples)
+
+            return DataLoader(self.data(), batch_size=64, collate_fn=collate)
+
+    counting = Counting()
+    for model in (Streaming(), Hooked(), counting):
         bias, note = prior(model)
         assert note.endswith("from 64 targets")
         assert torch.allclose(bias.exp(), (torch.bincount(rare(64)) + 0.5) / 65.5)
+    assert counting.collated == 10  # those of the run
     bias, note = prior(Weighted())
     assert note.endswith("from 64 targets")
     assert float(bias.exp()[0]) < 0.7  # as it is sampled
