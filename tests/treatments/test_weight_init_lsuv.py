@@ -158,6 +158,32 @@ def test_the_run_goes_on_as_if_nobody_had_looked() -> None:
         assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.parametrize("scheme", ["lsuv", "he"])
+def test_compiled_and_checkpointed_parts(scheme: str) -> None:
+    class Parts(TinyModule):
+        def build(self) -> nn.Module:
+            body = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 8))
+            return nn.ModuleDict(
+                {"a": torch.compile(body, backend="eager"), "b": nn.Linear(8, 8), "head": nn.Linear(8, 3)}
+            )
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = x + self.net["a"](x)
+            x = x + torch.utils.checkpoint.checkpoint(lambda h: self.net["b"](h.relu()), x, use_reentrant=False)
+            return self.net["head"](x)
+
+    callback = WeightInitCallback(scheme, residual="zero", head_bias="prior")
+    fit(Parts(), callback)
+    schemes = {row.name: row.scheme for row in callback.report_.initialized}
+    assert schemes == {
+        "net.a._orig_mod.0.weight": scheme,
+        "net.a._orig_mod.2.weight": "zero",
+        "net.b.weight": "zero",
+        "net.head.weight": scheme,
+    }
+    assert "net.head.bias is" in callback.report_.notes[-1]
+
+
 def test_in_a_dict_with_others() -> None:
     callback = WeightInitCallback({"net.0": "lsuv", "net.2": "he", "*": "auto"})
     fit(Mlp(), callback)
