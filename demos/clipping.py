@@ -18,7 +18,7 @@ from lightning_tuning import AdaptiveClipGuard
 from lightning_tuning.measure import Meter
 
 DESCRIPTION = (
-    "A ReLU RNN reads each image row by row, at a learning rate that is warmed up to .2: unclipped it explodes. Clipped "
+    "A ReLU RNN reads each image row by row, at a rate that is warmed up to .2: unclipped it explodes. Clipped "
     "at a constant that somebody has to know, and at bounds that come from the run itself."
 )
 
@@ -81,7 +81,15 @@ def tell(bench: Bench) -> Theme:
             )
         )
     return Theme(
-        ("clipped at", "test accuracy", "last training loss", "updates clipped", "largest norm", "after", "bound at end"),
+        (
+            "clipped at",
+            "test accuracy",
+            "last training loss",
+            "updates clipped",
+            "largest norm",
+            "after",
+            "bound at end",
+        ),
         rows,
         _figure({name: (curve, norms) for name, (_, curve, norms) in runs.items()}),
         _verdict(runs),

@@ -73,7 +73,15 @@ def tell(bench: Bench) -> Theme:
             )
         )
     return Theme(
-        ("held back by", "training images", "test images", "test loss", "weights at 0", "below .001", "norm of weights"),
+        (
+            "held back by",
+            "training images",
+            "test images",
+            "test loss",
+            "weights at 0",
+            "below .001",
+            "norm of weights",
+        ),
         rows,
         _figure(runs),
         _verdict(runs),
@@ -133,7 +141,9 @@ def _verdict(runs: dict[str, tuple[Outcome, Curve]]) -> str:
     bare = outcomes["none"]
     most = max(outcomes, key=lambda name: outcomes[name].accuracy)
     least = min(outcomes, key=lambda name: outcomes[name].test_loss)
-    sparse = {name: float((_weights(outcomes[name]) == 0).float().mean()) for name in ("L1, subgradient", "L1, proximal")}
+    sparse = {
+        name: float((_weights(outcomes[name]) == 0).float().mean()) for name in ("L1, subgradient", "L1, proximal")
+    }
     bound = outcomes["dropout .5, max-norm 2"].accuracy - outcomes["dropout .5"].accuracy
     worse = [name for name, outcome in outcomes.items() if outcome.accuracy < bare.accuracy - 0.002]
     return (

@@ -24,20 +24,10 @@ if TYPE_CHECKING:
         TargetCheck,
         TrainEvalModeCheck,
     )
-    from lightning_tuning.findings import (
-        CATALOGUE,
-        Finding,
-        Journal,
-        Rule,
-        Severity,
-        TuningError,
-        TuningWarning,
-    )
-    from lightning_tuning.guards import AdaptiveClipGuard, LossSpikeGuard, NanLossGuard, ReplicaDriftGuard
-    from lightning_tuning.guards import FreezeGuard, LossSpikeGuard, NanLossGuard, ReplicaDriftGuard
+    from lightning_tuning.findings import CATALOGUE, Finding, Journal, Rule, Severity, TuningError, TuningWarning
+    from lightning_tuning.guards import AdaptiveClipGuard, FreezeGuard, LossSpikeGuard, NanLossGuard, ReplicaDriftGuard
     from lightning_tuning.measure import Meter, Progress
-    from lightning_tuning.mixins import PlateauLRMixin, ScheduleLRMixin
-    from lightning_tuning.mixins import ParamGroupsMixin, PlateauLRMixin
+    from lightning_tuning.mixins import ParamGroupsMixin, PlateauLRMixin, ScheduleLRMixin, WeightInitMixin
     from lightning_tuning.monitors import (
         ActivationMonitor,
         ClippingMonitor,
@@ -54,20 +44,19 @@ if TYPE_CHECKING:
     )
     from lightning_tuning.reporters import TerminalReporter
     from lightning_tuning.suite import TuningSuite
-    from lightning_tuning.treatments import MomentumSchedule, PlateauLR, ScheduleLR, WeightInitCallback
-    from lightning_tuning.treatments import LRRangeTest, PlateauLR, WeightInitCallback
-    from lightning_tuning.treatments import ExportState, PlateauLR, WeightInitCallback
-    from lightning_tuning.treatments import (
-        DecoupledWeightDecay,
-        L1Penalty,
-        MaxNormConstraint,
-        PlateauLR,
     from lightning_tuning.treatments import (
         ApplyDropout,
         ConvertBatchNorm,
+        DecoupledWeightDecay,
         DropoutSchedule,
+        ExportState,
+        L1Penalty,
+        LRRangeTest,
+        MaxNormConstraint,
+        MomentumSchedule,
         PlateauLR,
         RecalibrateBatchNorm,
+        ScheduleLR,
         WeightInitCallback,
     )
 
@@ -85,8 +74,8 @@ _HOME = {
     "DecoupledWeightDecay": "treatments",
     "DropoutBNConflictWarning": "checks",
     "DropoutCheck": "checks",
-    "ExportState": "treatments",
     "DropoutSchedule": "treatments",
+    "ExportState": "treatments",
     "Finding": "findings",
     "FreezeGuard": "guards",
     "GradientExplosionMonitor": "monitors",
@@ -94,8 +83,8 @@ _HOME = {
     "GradientVanishingMonitor": "monitors",
     "InitCheck": "checks",
     "Journal": "findings",
-    "LRRangeTest": "treatments",
     "L1Penalty": "treatments",
+    "LRRangeTest": "treatments",
     "LearningCurveMonitor": "monitors",
     "LossHeadCheck": "checks",
     "LossSpikeGuard": "guards",
@@ -104,9 +93,8 @@ _HOME = {
     "MomentumSchedule": "treatments",
     "NanLossGuard": "guards",
     "OptimizerCheck": "checks",
-    "ParamGroupsMixin": "mixins",
-    "PenaltyMonitor": "monitors",
     "OverfittingMonitor": "monitors",
+    "ParamGroupsMixin": "mixins",
     "PenaltyMonitor": "monitors",
     "PlateauLR": "treatments",
     "PlateauLRMixin": "mixins",
@@ -132,6 +120,7 @@ _HOME = {
     "UpdateMonitor": "monitors",
     "VarianceShiftMonitor": "monitors",
     "WeightInitCallback": "treatments",
+    "WeightInitMixin": "mixins",
 }
 
 __all__ = [
@@ -146,8 +135,8 @@ __all__ = [
     "DecoupledWeightDecay",
     "DropoutBNConflictWarning",
     "DropoutCheck",
-    "ExportState",
     "DropoutSchedule",
+    "ExportState",
     "Finding",
     "FreezeGuard",
     "GradientExplosionMonitor",
@@ -155,8 +144,8 @@ __all__ = [
     "GradientVanishingMonitor",
     "InitCheck",
     "Journal",
-    "LRRangeTest",
     "L1Penalty",
+    "LRRangeTest",
     "LearningCurveMonitor",
     "LossHeadCheck",
     "LossSpikeGuard",
@@ -192,6 +181,7 @@ __all__ = [
     "UpdateMonitor",
     "VarianceShiftMonitor",
     "WeightInitCallback",
+    "WeightInitMixin",
 ]
 
 

@@ -224,7 +224,7 @@ class TuningSuite(TuningCallback):
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector of Lightning's
         suites = [callback for callback in callbacks if isinstance(callback, TuningSuite)]
         suites = [suite for suite in suites if not suite.gives_way] or suites
-        if any(suite._settings != self._settings for suite in suites):
+        if not self.gives_way and any(suite._settings != self._settings for suite in suites):
             raise MisconfigurationException(
                 "`callbacks` holds TuningSuites with different arguments: "
                 f"{[suite._settings for suite in suites]}; only one suite can watch a run."

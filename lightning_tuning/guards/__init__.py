@@ -6,5 +6,10 @@ from lightning_tuning.guards.loss_spike import LossSpikeGuard
 from lightning_tuning.guards.nan_loss import NanLossGuard
 from lightning_tuning.guards.replica_drift import ReplicaDriftGuard
 
-__all__ = ["AdaptiveClipGuard", "LossSpikeGuard", "NanLossGuard", "ReplicaDriftGuard"]
-__all__ = ["FreezeGuard", "LossSpikeGuard", "NanLossGuard", "ReplicaDriftGuard"]
+__all__ = [
+    "AdaptiveClipGuard",
+    "FreezeGuard",
+    "LossSpikeGuard",
+    "NanLossGuard",
+    "ReplicaDriftGuard",
+]

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_tuning.functional import clip_coefficient, scale_gradients_
+from lightning_tuning.functional.module_globs import parse_globs
 from lightning_tuning.guards._actions import local_gradients
 from lightning_tuning.guards._clip_arguments import Method, checked_threshold
 from lightning_tuning.guards._clip_parts import PartClipper, norm_after, refuse_run
@@ -19,7 +20,6 @@ from lightning_tuning.guards._clip_tally import Tally, clip_note
 from lightning_tuning.guards._clip_thresholds import Fixed, Percentile, Threshold, ZScore
 from lightning_tuning.measure import Meter, scale_left_in
 from lightning_tuning.runtime import Desk, TuningCallback
-from lightning_tuning.runtime.patterns import parse_globs
 from lightning_tuning.runtime.sparing import nothing_more_raised
 
 __all__ = ["AdaptiveClipGuard"]

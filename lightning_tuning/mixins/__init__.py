@@ -3,6 +3,11 @@
 from lightning_tuning.mixins.param_groups import ParamGroupsMixin
 from lightning_tuning.mixins.plateau_lr import PlateauLRMixin
 from lightning_tuning.mixins.schedule_lr import ScheduleLRMixin
+from lightning_tuning.mixins.weight_init import WeightInitMixin
 
-__all__ = ["PlateauLRMixin", "ScheduleLRMixin"]
-__all__ = ["ParamGroupsMixin", "PlateauLRMixin"]
+__all__ = [
+    "ParamGroupsMixin",
+    "PlateauLRMixin",
+    "ScheduleLRMixin",
+    "WeightInitMixin",
+]

@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from lightning_tuning.measure import plain_name
 
-__all__ = ["NORM_LAYERS", "means", "parse_globs", "picked_parameters"]
+__all__ = ["NORM_LAYERS", "means", "picked_parameters"]
 
 NORM_LAYERS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 """Torch's own normalization layers."""
-
-
-def parse_globs(argument: str, globs: str | Iterable[str] | None) -> tuple[str, ...] | None:
-    """``globs`` as a tuple; one string is one glob.
-
-    Raises:
-        ValueError: for anything but strings.
-    """
-    if globs is None:
-        return None
-    patterns: tuple[Any, ...] = (globs,) if isinstance(globs, str) else tuple(globs)
-    for pattern in patterns:
-        if not isinstance(pattern, str):
-            raise ValueError(f"`{argument}` must hold globs on dotted names, got {pattern!r}.")
-    return patterns
 
 
 def means(pattern: str, parameter: str, module: nn.Module) -> bool:

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias, get_args
 
 from torch import Tensor, nn
 
 from lightning_tuning.functional.import_path import imported
-from lightning_tuning.functional.initialization import Distribution, SchemeName
-from lightning_tuning.functional.module_globs import parse_globs
+from lightning_tuning.functional.initialization import SchemeName
 
-__all__ = ["Choice", "Scheme", "check_numbers", "is_exact", "matches", "parse_scheme"]
+__all__ = ["Choice", "Scheme", "is_exact", "matches", "parse_scheme"]
 
 Choice: TypeAlias = str | Callable[[Tensor], Any] | None
-"""For one parameter: a :data:`SchemeName` or ``"auto"``, a function that fills a tensor in place (or its dotted import
-path), or leave it alone."""
+"""For one parameter: a :data:`SchemeName`, ``"auto"``, ``"lsuv"``, a function that fills it in place (or its dotted
+import path), or leave it alone."""
 
 Scheme: TypeAlias = Choice | Mapping[type[nn.Module] | str, Choice]
 
-_NAMES = ("auto", *get_args(SchemeName))
+_NAMES = ("auto", "lsuv", *get_args(SchemeName))
 
 
 def parse_scheme(scheme: Scheme) -> list[tuple[type[nn.Module] | str, Choice]]:
@@ -40,22 +40,7 @@ def parse_scheme(scheme: Scheme) -> list[tuple[type[nn.Module] | str, Choice]]:
     for key in keys:
         if not (isinstance(key, str) or (isinstance(key, type) and issubclass(key, nn.Module))):
             raise ValueError(f"The keys of `scheme` must be module types, their names or globs on names, got {key!r}.")
-    return [(key, _check_choice(choice, f"`scheme[{key!r}]`")) for key, choice in scheme.items()]
-
-
-def check_numbers(*, distribution: Any, bias: Any, forget_bias: Any, seed: Any) -> None:
-    """Refuse what cannot be drawn from or filled with.
-
-    Raises:
-        ValueError: naming the argument, the value got and what is allowed.
-    """
-    if distribution not in get_args(Distribution):
-        raise ValueError(f"`distribution` must be one of {get_args(Distribution)}, got {distribution!r}.")
-    for argument, value in (("bias", bias), ("forget_bias", forget_bias)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise ValueError(f"`{argument}` must be a number or None, got {value!r}.")
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
-        raise ValueError(f"`seed` must be an integer or None, got {seed!r}.")
+    return [(_type_or_glob(key), _check_choice(choice, f"`scheme[{key!r}]`")) for key, choice in scheme.items()]
 
 
 def matches(key: type[nn.Module] | str, parameter: str, module: nn.Module) -> bool:
@@ -74,6 +59,19 @@ def matches(key: type[nn.Module] | str, parameter: str, module: nn.Module) -> bo
 def is_exact(key: type[nn.Module] | str) -> bool:
     """Whether ``key`` singles something out: enough to fill, with a function, what is no weight of a known layer."""
     return isinstance(key, type) or key.strip("*?.") != ""
+
+
+def _type_or_glob(key: type[nn.Module] | str) -> type[nn.Module] | str:
+    """The module type that a dotted path such as ``"torch.nn.LSTM"`` means, as it is written in YAML; else ``key``.
+
+    Only of what was imported already: the dotted name of a parameter must not import something.
+    """
+    if isinstance(key, str) and "." in key:
+        home, _, name = key.rpartition(".")
+        found = getattr(sys.modules.get(home), name, None)
+        if isinstance(found, type) and issubclass(found, nn.Module):
+            return found
+    return key
 
 
 def _check_choice(choice: object, argument: str) -> Any:

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from lightning_tuning.functional.module_globs import parse_globs
 from lightning_tuning.runtime import TuningCallback
-from lightning_tuning.runtime.patterns import parse_globs, picked_parameters
+from lightning_tuning.runtime.patterns import picked_parameters
 
 __all__ = ["ParameterTreatment", "check_rate", "local"]
 

@@ -52,6 +52,7 @@ WAYS: dict[str, Callable[[], pl.Callback]] = {
     "UpdateMonitor at every step": lambda: UpdateMonitor(1),
     "TuningSuite that raises": lambda: TuningSuite(on_finding="raise"),
     "WeightInitCallback that needs no batch": lambda: WeightInitCallback("he"),
+    "WeightInitCallback with all it can": lambda: WeightInitCallback("lsuv", residual="zero", head_bias="prior"),
 }
 """Each with its defaults, and those whose arguments make them go another way."""
 
