@@ -152,11 +152,11 @@ def test_a_warmup(module: type[Recording], warmup: float, length: int) -> None:
         ({"callbacks": [GradientAccumulationScheduler({0: 1, 1: 4})]}, 12),
         ({"max_epochs": 1}, 8),
     ],
-    ids=str,
+    ids=["accumulation", "steps", "steps alone", "limited", "accumulation scheduler", "one epoch"],
 )
 def test_the_length_of_the_run(settings: dict[str, Any], steps: int) -> None:
-    extra = settings.pop("callbacks", [])
-    trainer = fit(Recording(), ScheduleLR("CosineAnnealingLR"), *extra, **settings)
+    others = {name: value for name, value in settings.items() if name != "callbacks"}
+    trainer = fit(Recording(), ScheduleLR("CosineAnnealingLR"), *settings.get("callbacks", []), **others)
     (config,) = trainer.lr_scheduler_configs
     assert config.scheduler.T_max == steps == config.scheduler.last_epoch == trainer.global_step
 
