@@ -131,7 +131,7 @@ def test_a_scheme_from_yaml_is_the_one_from_python(way: str) -> None:
         "WeightInitCallback, 3": torch.nn.init.kaiming_normal_,
     }.get(way)  # fmt: skip
     if in_python is not None:
-        assert made.selection.schemes == WeightInitCallback(in_python).selection.schemes
+        assert made.options.selection.schemes == WeightInitCallback(in_python).options.selection.schemes
 
 
 @pytest.mark.parametrize(

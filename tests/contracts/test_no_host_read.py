@@ -103,6 +103,18 @@ def lstm_on(make: Callable[..., Tensor]) -> nn.LSTM:
     return lstm
 
 
+def linear_on(make: Callable[..., Tensor]) -> nn.Linear:
+    linear = nn.Linear(3, 2, device="meta")
+    linear.weight, linear.bias = nn.Parameter(make(2, 3)), nn.Parameter(make(2))
+    return linear
+
+
+def with_gradient(make: Callable[..., Tensor]) -> nn.Parameter:
+    parameter = nn.Parameter(make(3, 4))
+    parameter.grad = make(3, 4)
+    return parameter
+
+
 CASES: dict[str, Callable[[Callable[..., Tensor]], Any]] = {
     "activation_gain": lambda make: None,  # takes a function and no tensor, gives a float
     "fan_in_and_fan_out": lambda make: functional.fan_in_and_fan_out(make(4, 3, 5, 5)),
@@ -127,6 +139,36 @@ CASES: dict[str, Callable[[Callable[..., Tensor]], Any]] = {
     "top_eigenvalue": lambda make: functional.top_eigenvalue(lambda x: [2 * x[0]], [make(4)], iterations=3)[:2],
     "join_norms": lambda make: functional.join_norms([make(()), make(())]),
     "separate_norms": lambda make: functional.separate_norms([make(3, 4), make(5), make(2, dtype=torch.float16)]),
+    "adaptive_gradient_clip_": lambda make: functional.adaptive_gradient_clip_([with_gradient(make)], 0.01),
+    "add_elastic_net_gradients_": lambda make: functional.add_elastic_net_gradients_([with_gradient(make)], 0.1, 0.1),
+    "apply_dropout": lambda make: None,  # takes a module and looks at no value of it
+    "clip_coefficient": lambda make: functional.clip_coefficient(make(()), make(())),
+    "clip_values_": lambda make: functional.clip_values_([make(3, 4)], make(())),
+    "convert_batch_norm": lambda make: None,  # likewise: the new modules hold the same tensors
+    "decay_": lambda make: functional.decay_(make(3, 4), make(())),
+    "dropout_rate": lambda make: None,  # takes numbers, gives one
+    "elastic_net": lambda make: functional.elastic_net([make(3, 4), make(5)], 0.1, 0.1),
+    "fixup_scale": lambda make: None,  # takes numbers, gives one
+    "frozen": lambda make: None,  # takes a module and looks at no value of it
+    "initialize_layer_": lambda make: None,  # of it a part can't run on a fake device: copy_, renorm or a slice
+    "log_odds_prior": lambda make: functional.log_odds_prior(make(()), 8.0),
+    "log_prior": lambda make: functional.log_prior(make(5)),
+    "momentum_at": lambda make: None,  # takes numbers, gives one
+    "percentile_threshold": lambda make: functional.percentile_threshold(make(100)),
+    "push_norm_": lambda make: None,  # of it a part can't run on a fake device: copy_, renorm or a slice
+    "recalibrate_batch_norm": lambda make: None,  # no module of torch with counters can be made on a fake device
+    "renorm_units_": lambda make: None,  # of it a part can't run on a fake device: copy_, renorm or a slice
+    "scale_gradients_": lambda make: functional.scale_gradients_([make(3, 4)], make(())),
+    "schedule_lr_config": lambda make: None,  # takes an optimizer's rates, which lie on the host
+    "set_momentum_": lambda make: None,  # likewise
+    "soft_threshold_": lambda make: None,  # of it a part can't run on a fake device: copy_, renorm or a slice
+    "unit_dims": lambda make: functional.unit_dims(linear_on(make)),
+    "unit_variance_scale": lambda make: None,  # gives numbers: it reads a variance, once for each layer of a net
+    "updated_norm_statistics": lambda make: functional.updated_norm_statistics(
+        make(()), make(()), make((), dtype=torch.int64), make(())
+    ),
+    "zero_counts": lambda make: functional.zero_counts([make(3, 4), make(5)]),
+    "zscore_threshold": lambda make: functional.zscore_threshold(make(()), make(())),
     "tensor_norms": lambda make: functional.tensor_norms([make(3, 4), make(5), make(2, dtype=torch.float16)]),
 }
 

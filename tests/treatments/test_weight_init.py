@@ -567,7 +567,7 @@ def test_a_function_by_its_import_path_is_that_function() -> None:
         WeightInitCallback({"Linear": "torch.nn.init.zeros_"}),
         WeightInitCallback({"Linear": torch.nn.init.zeros_}),
     )
-    assert by_name.selection == itself.selection
+    assert by_name.options.selection == itself.options.selection
     with pytest.raises(ValueError, match=r"'torch\.nn\.init\.zeroes_' cannot be imported"):
         WeightInitCallback("torch.nn.init.zeroes_")
     with pytest.raises(ValueError, match=r"`scheme` must be one of .*got 'torch\.pi'"):
