@@ -76,7 +76,7 @@ def tell(bench: Bench) -> Theme:
             outcome, _, norms = runs[name, lr]
             cells += [outcome.percent, f"{100 * norms.clipped:.0f} %", _final(name, norms)]
         rows.append(cells)
-    columns = [f"{title} at {lr:g}" for lr in RATES for title in ("test acc", "clipped", "bound")]
+    columns = [f"{title} {lr:g}" for lr in RATES for title in ("acc", "clip", "bound")]
     figure = _figure({name: runs[name, RATES[1]][1:] for name in ways()})
     return Theme(("clipped at", *columns), rows, figure, _verdict(runs))
 

@@ -22,8 +22,8 @@ from lightning_tuning import DecoupledWeightDecay, L1Penalty, MaxNormConstraint
 DESCRIPTION = (
     "A net of 270,000 weights trained on 1,000 images, one in five with a random label, all of which it can learn by "
     "heart. Held back by L1 as a gradient and as a proximal step, elastic net, decoupled L2, and dropout without and "
-    "with a bound on the norms of its units. (Momentum of .9 makes ten steps of a gradient, and one of a proximal step: "
-    "5e-4 of the one is 5e-3 of the other.)"
+    "with a bound on the norms of its units. (Momentum of .9 takes a gradient ten times, a proximal step once: 5e-4 of "
+    "the one is 5e-3 of the other.)"
 )
 WRONG = 0.2
 
@@ -97,7 +97,7 @@ def _run(bench: Bench, way: Way, images: Split) -> tuple[Outcome, Curve]:
         lambda p: SGD(p, lr=0.05, momentum=0.9),
         epochs=2 if bench.fast else 40,
         batch_size=50,
-        schedule=lambda optimizer, steps: CosineAnnealingLR(optimizer, steps),
+        schedule=CosineAnnealingLR,
         callbacks=[*way.make(), curve],
         check_val_every_n_epoch=1 if bench.fast else 2,
     )
@@ -146,8 +146,8 @@ def _verdict(runs: dict[str, tuple[Outcome, Curve]]) -> str:
     zeros = {name: 100 * float((_weights(one) == 0).float().mean()) for name, one in outcomes.items()}
     return (
         f"Points of test accuracy against none: {', '.join(helps) or 'no gain from any'}"
-        f"{'; no gain from ' + ', '.join(others) if others else ''}. What L1 is for is sparsity: a proximal step leaves "
-        f"{zeros['L1 proximal']:.0f} % of the weights at exactly zero, the same penalty as a gradient "
+        f"{'; no gain from ' + ', '.join(others) if others else ''}. What L1 is for is sparsity: the proximal step "
+        f"leaves {zeros['L1 proximal']:.0f} % of the weights at exactly zero, the same penalty as a gradient "
         f"{zeros['L1 gradient']:.1f} %."
     )
 
