@@ -90,6 +90,7 @@ def _run(bench: Bench, guard: AdaptiveClipGuard | None, lr: float) -> Run:
         epochs=2,
         schedule=lambda o, steps: OneCycleLR(o, lr, total_steps=steps, div_factor=10, cycle_momentum=False),
         callbacks=[*([guard] if guard is not None else []), norms, curve],
+        limit_val_batches=0,
     )
     return outcome, curve, norms
 
@@ -115,9 +116,9 @@ def _figure(runs: dict[str, tuple[Curve, Norms]]) -> Any:
         elif name in ("percentile 10", "norm 1"):
             right.plot(norms.after, color=COLOURS[name], linewidth=0.9, label=f"{name}: after clipping")
     left.set(xlabel="update", ylabel="training loss (mean of 20)", title=f"Learning rate {RATES[1]:g}", ylim=(0.3, 3))
-    right.set(xlabel="update", ylabel="gradient norm", title="What the optimizer gets", yscale="log")
+    right.set(xlabel="update", ylabel="gradient norm", title="What the optimizer gets", yscale="log", ylim=(0.15, 60))
     left.legend(fontsize=8)
-    right.legend(fontsize=8, loc="lower right", bbox_to_anchor=(1.0, 0.12))
+    right.legend(fontsize=8, loc="upper right")
     for axes in (left, right):
         axes.grid(alpha=0.2)
     return figure

@@ -118,7 +118,7 @@ def _accuracy(outcome: Outcome, images: Tensor, labels: Tensor) -> float:
 def _figure(runs: dict[str, tuple[Outcome, Curve]]) -> Any:
     figure = new_figure(11.0, 4.4)
     left, right = figure.subplots(1, 2)
-    edges = torch.linspace(-6, 0.5, 66)
+    edges = torch.linspace(-8, 0.5, 86)
     for (name, (outcome, curve)), colour in zip(runs.items(), COLOURS, strict=True):
         share = len(curve.losses) / max(1, len(curve.validations))
         steps = [share * (place + 1) for place in range(len(curve.validations))]
@@ -131,7 +131,6 @@ def _figure(runs: dict[str, tuple[Outcome, Curve]]) -> Any:
         right.plot(edges[:-1], 100 * counts, color=colour, label=label, linewidth=1.5)
     left.set(xlabel="update", ylabel="validation loss", title="What over-fitting costs")
     right.set(xlabel="log10 of a weight's size", ylabel="% of all weights", title="Weights at the end, without zeros")
-    left.legend(fontsize=8)
     right.legend(fontsize=8, loc="upper left")
     for axes in (left, right):
         axes.grid(alpha=0.2)
