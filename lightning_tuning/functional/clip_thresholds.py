@@ -26,8 +26,8 @@ def push_norm_(history: Tensor, count: Tensor, norm: Tensor) -> None:
         (tensor([4., 2., 3.]), tensor(4))
     """
     is_known = norm.isfinite() & (norm > 0)
-    place = (count % len(history)).reshape(1)
-    history.index_copy_(0, place, torch.where(is_known, norm, history[place]).reshape(1).to(history.dtype))
+    is_place = torch.arange(len(history), device=history.device) == count % len(history)
+    history.masked_fill_(is_place & is_known, norm.to(history.dtype))
     count.add_(is_known)
 
 

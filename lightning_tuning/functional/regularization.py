@@ -102,7 +102,11 @@ def soft_threshold_(weight: Tensor, threshold: float | Tensor, shrink: float | T
     Source: Daubechies et al. 2004; Beck & Teboulle 2009 (ISTA).
     """
     with torch.no_grad():
-        weight.copy_(weight.sgn() * (weight.abs() - threshold).clamp(min=0) * shrink)
+        if weight.is_complex():
+            size = weight.abs()
+            weight.mul_(torch.where(size > threshold, 1 - threshold / size, 0.0) * shrink)
+        else:
+            weight.sub_(weight.clamp(min=-threshold, max=threshold)).mul_(shrink)  # type: ignore[arg-type]
 
 
 def decay_(weight: Tensor, rate: float | Tensor) -> None:
@@ -138,7 +142,7 @@ def renorm_units_(weight: Tensor, max_norm: float, dim: int = 0) -> None:
     Source: Srivastava et al. 2014, Dropout, section 5.1 and appendix A.2.
     """
     with torch.no_grad():
-        weight.copy_(torch.renorm(weight, 2, dim, max_norm))
+        weight.renorm_(2, dim, max_norm)
 
 
 def zero_counts(weights: Iterable[Tensor], *, near: float = 1e-3) -> Tensor:

@@ -46,6 +46,9 @@ class AdaptiveClipGuard(TuningCallback):
     from the steps before it. A norm that is not finite is left to :class:`NanLossGuard`: its gradients stay as they are
     and it enters no memory; nor does a norm of 0.
 
+    What grows step by step becomes the usual: a learning rate that is too high is not mended by any bound that follows
+    the norms. There a lower rate helps, or a fixed ``"norm"``.
+
     Works in automatic and manual optimization, with accumulation, AMP (fused optimizers as well), DDP (same gradients,
     same threshold on every rank) and, but for ``"agc"``, sharded parameters. What adds to the gradients
     (:class:`L1Penalty`) is clipped too if it stands before this guard in the list.

@@ -30,7 +30,8 @@ class DecoupledWeightDecay(ParameterTreatment):
     state, so a resumed run goes on as an unbroken one.
 
     Args:
-        weight_decay: in units of 1 / (learning rate x steps), as AdamW's; the usual are .01 to .1. No default, as it
+        weight_decay: in units of 1 / (learning rate x steps), as AdamW's; the usual are .01 to .1. Momentum does not
+            amplify it: what SGD has as ``weight_decay=1e-3`` at a momentum of .9 is 1e-2 here. No default, as it
             belongs to the learning rate and the length of the run.
         include: glob(s) on dotted names of parameters or of modules that contain them, or on class names of layers.
             Default ``"*"``: all.

@@ -32,12 +32,8 @@ STEPS = 12
 def fit(method: str, kind: type[Uneven], **settings: Any) -> dict[str, Any]:
     pl.seed_everything(1, verbose=False)
     guard = AdaptiveClipGuard(method, **METHODS[method])  # type: ignore[arg-type]
-    trainer, model = (
-        quiet_trainer(
-            callbacks=[guard], max_steps=STEPS, limit_val_batches=0, use_distributed_sampler=False, **settings
-        ),
-        kind(batches=12),
-    )
+    settings = {"max_steps": STEPS, "limit_val_batches": 0, "use_distributed_sampler": False, **settings}
+    trainer, model = quiet_trainer(callbacks=[guard], **settings), kind(batches=STEPS)
     try:
         trainer.fit(model)
     except MisconfigurationException as error:
