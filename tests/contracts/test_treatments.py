@@ -89,10 +89,10 @@ def saved(path: Path, name: str) -> dict[str, Any]:
 
 
 class Reseeds(pl.Callback):
-    """Checkpoints hold no state of the random number generators: whoever draws needs the same one in each epoch."""
+    """Checkpoints hold no state of the random number generators: whoever draws needs the same one in each step."""
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        torch.manual_seed(trainer.current_epoch)
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        torch.manual_seed(trainer.global_step)
 
 
 @every_one
