@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch.nn.functional as F
+from lightning.pytorch.callbacks import Checkpoint
 from mnist_data import Batches, Digits, Split
 from mnist_nets import CLASSES
 from rich.console import Console
@@ -153,7 +154,7 @@ class Bench:
             max_epochs=epochs,
             callbacks=list(callbacks),
             logger=False,
-            enable_checkpointing=False,
+            enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
             enable_model_summary=False,
             enable_progress_bar=self.progress,
             num_sanity_val_steps=0,

@@ -24,18 +24,10 @@ if TYPE_CHECKING:
         TargetCheck,
         TrainEvalModeCheck,
     )
-    from lightning_tuning.findings import (
-        CATALOGUE,
-        Finding,
-        Journal,
-        Rule,
-        Severity,
-        TuningError,
-        TuningWarning,
-    )
-    from lightning_tuning.guards import LossSpikeGuard, NanLossGuard, ReplicaDriftGuard
+    from lightning_tuning.findings import CATALOGUE, Finding, Journal, Rule, Severity, TuningError, TuningWarning
+    from lightning_tuning.guards import AdaptiveClipGuard, FreezeGuard, LossSpikeGuard, NanLossGuard, ReplicaDriftGuard
     from lightning_tuning.measure import Meter, Progress
-    from lightning_tuning.mixins import PlateauLRMixin, ScheduleLRMixin
+    from lightning_tuning.mixins import ParamGroupsMixin, PlateauLRMixin, ScheduleLRMixin, WeightInitMixin
     from lightning_tuning.monitors import (
         ActivationMonitor,
         ClippingMonitor,
@@ -52,37 +44,64 @@ if TYPE_CHECKING:
     )
     from lightning_tuning.reporters import TerminalReporter
     from lightning_tuning.suite import TuningSuite
-    from lightning_tuning.treatments import PlateauLR, ScheduleLR, WeightInitCallback
+    from lightning_tuning.treatments import (
+        ApplyDropout,
+        ConvertBatchNorm,
+        DecoupledWeightDecay,
+        DropoutSchedule,
+        ExportState,
+        L1Penalty,
+        LRRangeTest,
+        MaxNormConstraint,
+        MomentumSchedule,
+        PlateauLR,
+        RecalibrateBatchNorm,
+        ScheduleLR,
+        WeightInitCallback,
+    )
 
 __version__ = "0.1.0"
 
 _HOME = {
     "ActivationMonitor": "monitors",
+    "AdaptiveClipGuard": "guards",
+    "ApplyDropout": "treatments",
     "BatchNormCheck": "checks",
     "CATALOGUE": "findings",
     "ClippingMonitor": "monitors",
+    "ConvertBatchNorm": "treatments",
     "DataCheck": "checks",
+    "DecoupledWeightDecay": "treatments",
     "DropoutBNConflictWarning": "checks",
     "DropoutCheck": "checks",
+    "DropoutSchedule": "treatments",
+    "ExportState": "treatments",
     "Finding": "findings",
+    "FreezeGuard": "guards",
     "GradientExplosionMonitor": "monitors",
     "GradientFlowCheck": "checks",
     "GradientVanishingMonitor": "monitors",
     "InitCheck": "checks",
     "Journal": "findings",
+    "L1Penalty": "treatments",
+    "LRRangeTest": "treatments",
     "LearningCurveMonitor": "monitors",
     "LossHeadCheck": "checks",
     "LossSpikeGuard": "guards",
+    "MaxNormConstraint": "treatments",
     "Meter": "measure",
+    "MomentumSchedule": "treatments",
     "NanLossGuard": "guards",
     "OptimizerCheck": "checks",
     "OverfittingMonitor": "monitors",
+    "ParamGroupsMixin": "mixins",
     "PenaltyMonitor": "monitors",
     "PlateauLR": "treatments",
     "PlateauLRMixin": "mixins",
     "Preflight": "checks",
     "Progress": "measure",
     "RateMonitor": "monitors",
+    "RecalibrateBatchNorm": "treatments",
     "ReplicaDriftGuard": "guards",
     "Rule": "findings",
     "RunCheck": "checks",
@@ -101,35 +120,49 @@ _HOME = {
     "UpdateMonitor": "monitors",
     "VarianceShiftMonitor": "monitors",
     "WeightInitCallback": "treatments",
+    "WeightInitMixin": "mixins",
 }
 
 __all__ = [
     "CATALOGUE",
     "ActivationMonitor",
+    "AdaptiveClipGuard",
+    "ApplyDropout",
     "BatchNormCheck",
     "ClippingMonitor",
+    "ConvertBatchNorm",
     "DataCheck",
+    "DecoupledWeightDecay",
     "DropoutBNConflictWarning",
     "DropoutCheck",
+    "DropoutSchedule",
+    "ExportState",
     "Finding",
+    "FreezeGuard",
     "GradientExplosionMonitor",
     "GradientFlowCheck",
     "GradientVanishingMonitor",
     "InitCheck",
     "Journal",
+    "L1Penalty",
+    "LRRangeTest",
     "LearningCurveMonitor",
     "LossHeadCheck",
     "LossSpikeGuard",
+    "MaxNormConstraint",
     "Meter",
+    "MomentumSchedule",
     "NanLossGuard",
     "OptimizerCheck",
     "OverfittingMonitor",
+    "ParamGroupsMixin",
     "PenaltyMonitor",
     "PlateauLR",
     "PlateauLRMixin",
     "Preflight",
     "Progress",
     "RateMonitor",
+    "RecalibrateBatchNorm",
     "ReplicaDriftGuard",
     "Rule",
     "RunCheck",
@@ -148,6 +181,7 @@ __all__ = [
     "UpdateMonitor",
     "VarianceShiftMonitor",
     "WeightInitCallback",
+    "WeightInitMixin",
 ]
 
 

@@ -14,6 +14,7 @@ from lightning_tuning import __version__
 from lightning_tuning.cli import main, markdown_table
 from lightning_tuning.findings import CATALOGUE, Rule, Severity
 from lightning_tuning.findings.causes import CAUSES
+from lightning_tuning.findings.optimizers import OPTIMIZERS
 
 ROOT = Path(__file__).parent.parent
 RULES = list(CATALOGUE)
@@ -60,6 +61,21 @@ def test_every_rule_can_be_explained_by_code_and_by_name(capsys: pytest.CaptureF
     assert f'TuningSuite(ignore=["{rule.code}"])' in card
     assert main(["explain", rule.name]) == 0
     assert capsys.readouterr().out == card
+
+
+def test_optimizers_are_compared_beside_rules(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    assert main(["explain", "optimizers", "LT405"]) == 0
+    printed = capsys.readouterr().out
+    words = " ".join(printed.split())
+    for name, facts in OPTIMIZERS.items():
+        assert all(
+            " ".join(text.split()) in words for text in (name, facts.take, facts.trap, facts.decay, facts.source)
+        )
+    assert "LT405 adam-l2" in printed
+    assert max(map(len, printed.splitlines())) <= 100
 
 
 @pytest.mark.parametrize("code", ["LT701", "LT702", "LT703"])

@@ -6,8 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
+from jsonargparse import ArgumentParser
+from lightning.pytorch import Callback
 
-from lightning_tuning import CATALOGUE
+from lightning_tuning import CATALOGUE, TuningSuite
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -16,13 +18,32 @@ PYTHON = [code for language, code in BLOCKS if language == "python"]
 
 
 def test_every_block_is_of_a_known_kind() -> None:
-    assert {language for language, _ in BLOCKS} == {"text", "sh", "python"}
-    assert len(PYTHON) == 4
+    assert {language for language, _ in BLOCKS} == {"text", "sh", "python", "toml", "yaml"}
+    assert len(PYTHON) == 5
 
 
 @pytest.mark.parametrize("code", PYTHON)
 def test_python_blocks_run(code: str) -> None:
     exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+
+
+@pytest.mark.parametrize("text", [text for language, text in BLOCKS if language == "toml"])
+def test_toml_blocks_are_settings(text: str) -> None:
+    Path("pyproject.toml").write_text(text, encoding="utf-8")
+    suite = TuningSuite()
+    assert suite._settings["on_finding"] == "raise"
+    assert suite._settings["per_path_ignores"] == {"legacy/*.py": ["LT3"]}
+
+
+@pytest.mark.parametrize("text", [text for language, text in BLOCKS if language == "yaml"])
+def test_yaml_blocks_make_callbacks(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # of a name that LightningCLI itself calls
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--trainer.callbacks", type=list[Callback])
+    made = parser.instantiate_classes(parser.parse_string(text)).trainer.callbacks
+    assert [f"lightning_tuning.{type(callback).__name__}" for callback in made] == re.findall(
+        r"class_path: (\S+)", text
+    )
 
 
 def test_make_targets_exist() -> None:

@@ -26,6 +26,7 @@ from torch.utils.data import (
 from lightning_tuning.checks._preflight_step import Judgement
 from lightning_tuning.findings import Finding, Verdict
 from lightning_tuning.rules.train_val_leakage import MIN_SHARE, Overlap, train_val_leakage
+from lightning_tuning.runtime.training_samples import keep_generators
 from lightning_tuning.trace import RngState
 from lightning_tuning.trace._restore import Restorer
 
@@ -34,7 +35,6 @@ __all__ = ["LEAKAGE", "leakage_trial"]
 LEAKAGE = "no sample in both sets"
 
 SAMPLES = 2_000  # looked at of each set
-_DEPTH = 4  # of data sets and transforms within each other, in which generators are looked for
 
 
 class Samples(NamedTuple):
@@ -70,7 +70,7 @@ def leakage_trial(trainer: Trainer, *, samples: int = SAMPLES, seconds: float) -
     end = time.monotonic() + seconds
     rng, restorer = RngState.capture(), Restorer()
     for dataset in {id(found.dataset): found.dataset for found in (*training, *validation) if found}.values():
-        _keep_generators(dataset, restorer)
+        keep_generators(dataset, restorer)
     try:
         overlaps = [
             overlap
@@ -183,23 +183,3 @@ def _unwrapped(dataset: Any, indices: Sequence[int]) -> Samples:
         indices = [int(own[index]) for index in indices]
         dataset = dataset.dataset
     return Samples(dataset, indices)
-
-
-def _keep_generators(owner: Any, restorer: Restorer, depth: int = _DEPTH) -> None:
-    """Generators of random numbers that a data set and its transforms have for themselves."""
-    restorer.value(owner) if _is_generator(owner) else None
-    if depth == 0 or isinstance(owner, Tensor | str | bytes | int | float) or owner is None:
-        return
-    parts: Any = ()
-    if isinstance(owner, list | tuple) and len(owner) < 100:
-        parts = owner
-    elif isinstance(owner, Mapping) and len(owner) < 100:
-        parts = owner.values()
-    elif hasattr(owner, "__dict__"):
-        parts = vars(owner).values()
-    for part in list(parts):
-        _keep_generators(part, restorer, depth - 1)
-
-
-def _is_generator(value: Any) -> bool:
-    return isinstance(value, torch.Generator | random.Random) or type(value).__module__.startswith("numpy.random")

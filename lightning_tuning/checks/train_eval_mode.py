@@ -12,6 +12,7 @@ from lightning_tuning.findings import Finding
 from lightning_tuning.rules.eval_mode_in_training import eval_modes_in_training
 from lightning_tuning.rules.train_mode_in_evaluation import modes_of_interest, train_modes_in_evaluation
 from lightning_tuning.runtime import Check, Desk, FirstStep
+from lightning_tuning.runtime.declared import declared_frozen
 
 __all__ = ["TrainEvalModeCheck"]
 
@@ -20,7 +21,7 @@ class TrainEvalModeCheck(Check):
     """Looks at who trains in evaluation mode, and who evaluates in training mode (LT320, LT321).
 
     At the first training step, and around every step of the first validation, the sanity check included; only flags are
-    read there.
+    read there. What a ``FreezeGuard`` holds is in evaluation mode on purpose.
 
     Args:
         allow: paths of modules (``fnmatch`` patterns such as ``"*.mc_dropout"``) that may stay in training mode during
@@ -54,7 +55,8 @@ class TrainEvalModeCheck(Check):
         """Who trains in evaluation mode."""
         held = (p for optimizer in step.trainer.optimizers for group in optimizer.param_groups for p in group["params"])
         self._parts = self._allowed(modes_of_interest(step.pl_module, step.graph))
-        return eval_modes_in_training(step.pl_module, step.graph, {id(p) for p in held})
+        declared = declared_frozen(step.trainer)
+        return eval_modes_in_training(step.pl_module, step.graph, {id(p) for p in held}, declared=declared)
 
     def _look_at_modes(self, trainer: Trainer, pl_module: LightningModule, *batch: Any) -> bool:
         """Who evaluates in training mode; over with the first validation that is no sanity check."""

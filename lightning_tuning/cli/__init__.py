@@ -1,4 +1,4 @@
-"""The command line: ``lightning-tuning rules``, ``explain LT601``, ``check module:Class``, ``replay BUNDLE``."""
+"""The command line: ``lightning-tuning rules``, ``explain LT601``, ``check`` and ``lr module:Class``, ``replay``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_tuning import __version__
-from lightning_tuning.cli._arguments import add_check_arguments, add_replay_arguments
+from lightning_tuning.cli._arguments import add_check_arguments, add_lr_arguments, add_replay_arguments
+from lightning_tuning.cli._optimizers import WORD, optimizer_comparison
 from lightning_tuning.findings import CATALOGUE, Rule, UnknownRuleError
 from lightning_tuning.findings.causes import CAUSES
 from lightning_tuning.findings.declarations import register_declared_rules
@@ -50,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             status = _explain(arguments.rules)
         elif arguments.command == "check":
             status = _check(arguments)
+        elif arguments.command == "lr":
+            status = _lr(arguments)
         elif arguments.command == "replay":
             status = _replay(arguments)
         else:
@@ -86,9 +89,12 @@ def _parser() -> argparse.ArgumentParser:
     rules = commands.add_parser("rules", help="list the rules")
     rules.add_argument("--select", nargs="+", metavar="PREFIX", help="only codes that begin so, as LT6")
     rules.add_argument("--format", choices=("table", "markdown"), default="table", help="default: %(default)s")
-    explain = commands.add_parser("explain", help="tell all that is known about a rule")
-    explain.add_argument("rules", nargs="+", metavar="RULE", help="a code (LT601) or a name (exploding-gradient)")
+    explain = commands.add_parser("explain", help="tell all that is known about a rule, or compare optimizers")
+    explain.add_argument(
+        "rules", nargs="+", metavar="RULE", help="a code (LT601) or a name (exploding-gradient); or `optimizers`"
+    )
     add_check_arguments(commands)
+    add_lr_arguments(commands)
     add_replay_arguments(commands)
     return parser
 
@@ -97,6 +103,12 @@ def _check(arguments: argparse.Namespace) -> int:
     from lightning_tuning.cli.check import check  # noqa: PLC0415  # torch and Lightning; the other commands need neither
 
     return check(arguments)
+
+
+def _lr(arguments: argparse.Namespace) -> int:
+    from lightning_tuning.cli.lr import lr  # noqa: PLC0415  # see above
+
+    return lr(arguments)
 
 
 def _replay(arguments: argparse.Namespace) -> int:
@@ -124,6 +136,9 @@ def _rules(prefixes: Sequence[str] | None, style: str) -> int:
 def _explain(asked: Sequence[str]) -> int:
     status = 0
     for name in asked:
+        if name.lower() == WORD:
+            _say(*optimizer_comparison(WIDEST))
+            continue
         try:
             rule = CATALOGUE[name]
         except UnknownRuleError as unknown:

@@ -1,11 +1,11 @@
-"""The arguments of ``lightning-tuning check`` and ``replay``."""
+"""The arguments of ``lightning-tuning check``, ``lr`` and ``replay``."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
 
-__all__ = ["add_check_arguments", "add_replay_arguments"]
+__all__ = ["add_check_arguments", "add_lr_arguments", "add_replay_arguments"]
 
 _EPILOG = """\
 exit status:
@@ -23,6 +23,22 @@ A config is one of LightningCLI. Of it are taken `model`, `data`, and of
 `trainer` what changes the numbers of a step; not `optimizer`, `lr_scheduler`,
 nor links between arguments that a script makes (`link_arguments`).
 `class_path` and `init_args` nest.
+"""
+
+_LR_EPILOG = """\
+exit status:
+  0  a rate is suggested, and a short run at it lowered the loss
+  1  none can be: the loss falls at no rate, or no short run lowered it
+  2  nothing could be tried: a path, a class, an argument or a data loader is
+     missing, or the run broke off with an error
+
+examples:
+  lightning-tuning lr train:LitNet --data train:Digits
+  lightning-tuning lr train:LitNet --data train:Digits --plot lr.png
+  lightning-tuning lr --config config.yaml --max-lr 1 --json
+
+The rate is that of the parameter group that has the largest; the others keep
+their ratio to it. A config is taken as `lightning-tuning check` takes it.
 """
 
 _REPLAY_EPILOG = """\
@@ -72,6 +88,29 @@ def add_check_arguments(commands: Any) -> None:
         "--ignore", nargs="+", default=[], metavar="CODE", help="codes, prefixes, names or globs to drop"
     )
     check.add_argument("--json", action="store_true", help="print verdicts, findings and notes as JSON, nothing else")
+
+
+def add_lr_arguments(commands: Any) -> None:
+    """Add the parser of the command to the subparsers ``commands``."""
+    lr = commands.add_parser(
+        "lr",
+        help="suggest a learning rate for a LightningModule",
+        description="Build a LightningModule, sweep its learning rate over training batches (LRRangeTest),\n"
+        "and say at which rates its loss falls. Nothing is logged or saved.",
+        epilog=_LR_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_subject_arguments(lr, "module:Class", "a LightningDataModule, if the model has no loaders itself")
+    lr.add_argument("--min-lr", type=float, default=1e-7, metavar="LR", help="where to begin (default: %(default)s)")
+    lr.add_argument("--max-lr", type=float, default=10.0, metavar="LR", help="where to end (default: %(default)s)")
+    lr.add_argument("--steps", type=_positive, default=100, metavar="N", help="of the sweep (default: %(default)s)")
+    lr.add_argument(
+        "--verify", type=int, default=50, metavar="N", help="steps of a run at the rate; 0: none (default: %(default)s)"
+    )
+    lr.add_argument("--plot", metavar="FILE", help="draw the sweep into it; needs matplotlib")
+    lr.add_argument("--accelerator", default="auto", help="as of Trainer (default: %(default)s)")
+    lr.add_argument("--seed", type=int, default=0, help="of everything (default: %(default)s)")
+    lr.add_argument("--json", action="store_true", help="print the result as JSON, nothing else")
 
 
 def add_replay_arguments(commands: Any) -> None:

@@ -21,6 +21,8 @@ class UsageError(Exception):
 def locate(path: str) -> Any:
     """The object at ``"module:Class"`` or ``"package.module.Class"``; modules of the current folder are found.
 
+    So are those beside a config, once it is loaded: the script that it belongs to usually lies there.
+
     Raises:
         UsageError: if there is none.
     """
@@ -64,6 +66,8 @@ def key_values(pairs: Iterable[str], option: str) -> dict[str, Any]:
 def load_config(path: str) -> dict[str, Any]:
     """The config at ``path``; that of a subcommand (``fit:``) is taken out of it.
 
+    Modules beside it can be imported from now on, as they can for a script that lies there.
+
     Raises:
         UsageError: if there is no such file, or it is no mapping.
     """
@@ -75,6 +79,8 @@ def load_config(path: str) -> dict[str, Any]:
         config = {**config, **config["fit"]}
     if not isinstance(config, Mapping):
         raise UsageError(f"the config {path!r} holds no mapping of `model`, `data` and `trainer`.")
+    if (beside := str(Path(path).resolve().parent)) not in sys.path:
+        sys.path.append(beside)
     return dict(config)
 
 

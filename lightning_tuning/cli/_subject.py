@@ -9,10 +9,14 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from lightning_tuning.cli._config import UsageError, build, key_values, load_config, locate
 
-__all__ = ["Subject", "subject_of"]
+__all__ = ["Subject", "subject_of", "trainer_settings", "with_train_loader"]
+
+_TAKEN = ("precision", "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm", "max_epochs")
+"""Of a config's ``trainer``: what changes the numbers of a step, or how far a schedule reaches."""
 
 
 class Subject(NamedTuple):
@@ -53,6 +57,23 @@ def subject_of(arguments: argparse.Namespace, hparams: Mapping[str, Any] | None 
         if thing is not None and not isinstance(thing, kind):
             raise UsageError(f"the {name} must be a {kind.__name__}, got a {type(thing).__name__}.")
     return Subject(model, data, dict(config.get("trainer") or {}))
+
+
+def with_train_loader(subject: Subject) -> Subject:
+    """``subject``, that can be trained.
+
+    Raises:
+        UsageError: if neither the model nor the data module has a loader of training batches.
+    """
+    if not is_overridden("train_dataloader", subject.data or subject.model):
+        owner = type(subject.data or subject.model).__name__
+        raise UsageError(f"{owner} has no `train_dataloader`; name a LightningDataModule: --data module:Class.")
+    return subject
+
+
+def trainer_settings(subject: Subject) -> dict[str, Any]:
+    """What its config says that changes the numbers of a step, or how far a schedule reaches."""
+    return {name: subject.trainer[name] for name in _TAKEN if subject.trainer.get(name) is not None}
 
 
 def _made(what: str, path: str | None, section: Any, arguments: Mapping[str, Any], hparams: Mapping[str, Any]) -> Any:

@@ -12,18 +12,14 @@ import warnings
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from lightning_tuning.checks import Preflight
 from lightning_tuning.cli._config import UsageError
-from lightning_tuning.cli._subject import subject_of
+from lightning_tuning.cli._subject import subject_of, trainer_settings, with_train_loader
 from lightning_tuning.findings import Journal, Severity, TuningWarning
 from lightning_tuning.suite import TuningSuite
 
 __all__ = ["check"]
-
-_TAKEN = ("precision", "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm", "max_epochs")
-"""Of a config's ``trainer``: what changes the numbers of a step, or how far a schedule reaches."""
 
 
 def check(arguments: argparse.Namespace) -> int:
@@ -55,11 +51,8 @@ def check(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace) -> tuple[pl.Trainer, Preflight]:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # devices there are, products there are
     pl.seed_everything(arguments.seed, verbose=False)
-    subject = subject_of(arguments)
-    if not is_overridden("train_dataloader", subject.data or subject.model):
-        owner = type(subject.data or subject.model).__name__
-        raise UsageError(f"{owner} has no `train_dataloader`; name a LightningDataModule: --data module:Class.")
-    settings = {name: subject.trainer[name] for name in _TAKEN if subject.trainer.get(name) is not None}
+    subject = with_train_loader(subject_of(arguments))
+    settings = trainer_settings(subject)
     if arguments.max_epochs is not None:
         settings["max_epochs"] = arguments.max_epochs
     # Where nobody knows how long the real run is, nobody can say what its schedule and its decay come to.

@@ -13,9 +13,10 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelP
 from torch import Tensor
 
 from lightning_tuning.findings import TuningError
+from lightning_tuning.functional.soundness import Held, broken, local
 from lightning_tuning.guards._incident import Response
 from lightning_tuning.guards._ranks import exchange
-from lightning_tuning.guards._soundness import Held, broken, local, moments, weights
+from lightning_tuning.guards._soundness import moments, weights
 from lightning_tuning.rules.non_finite_checkpoint import non_finite_checkpoint
 from lightning_tuning.runtime import Desk
 
@@ -41,10 +42,10 @@ _SAVES_IN = ("on_train_batch_end", "on_validation_end", "on_train_epoch_end", "o
 class CheckpointGate(Response):
     """Stands before ``strategy.save_checkpoint``, through which every checkpoint of a trainer goes.
 
-    A checkpoint is refused if a weight, a buffer or an optimizer's moment in it is broken; see
-    :class:`~lightning_tuning.guards._soundness.Held`. Refusing raises LT903 before anything is written or removed, with
-    the books of every ModelCheckpoint as after its last good save. Where the run is ending already, by an exception or
-    by a guard that stops it, nothing is raised on top: what would save rests, and the journal has a note.
+    A checkpoint is refused if a weight, a buffer or an optimizer's moment in it is broken: see
+    :class:`~lightning_tuning.functional.soundness.Held`. Refusing raises LT903 before anything is written or removed,
+    with the books of every ModelCheckpoint as after its last good save. Where the run is ending already, by an
+    exception or by a guard that stops it, nothing is raised on top: what would save rests, and the journal has a note.
 
     The gate stays after the run, for ``trainer.save_checkpoint`` by hand; the next fit gets another.
 

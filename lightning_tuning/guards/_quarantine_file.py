@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import tempfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +12,8 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.data import sized_len
 from torch.utils.data import Subset
+
+from lightning_tuning.runtime.whole_file import write_whole
 
 __all__ = ["QuarantineError", "Ward", "fingerprint", "parts_from_plain", "read_quarantine", "write_quarantine"]
 
@@ -109,19 +109,10 @@ def write_quarantine(path: Path, wards: Mapping[str, Ward]) -> None:
     Raises:
         OSError: if that fails; an earlier file is then as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     parts = {name: ward.to_plain() for name, ward in wards.items()}
     text = json.dumps({"format": _FORMAT, "version": _VERSION, "parts": parts}, indent=2) + "\n"
-    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(draft).chmod(0o666 & ~umask)  # `mkstemp` lets only the owner read
-        Path(draft).replace(path)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise
+
+    def fill(draft: Path) -> None:
+        draft.write_text(text, encoding="utf-8")
+
+    write_whole(path, fill)

@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from lightning_tuning.functional import global_norm, join_norms, separate_norms
 from lightning_tuning.measure.sharding import sharded_norms
 
-__all__ = ["GradientNorms", "GradientReader", "plain_name"]
+__all__ = ["GradientNorms", "GradientReader", "plain_name", "scale_left_in"]
 
 _WRAPPERS = re.compile(r"_(fsdp_wrapped_module|checkpoint_wrapped_module|orig_mod)\.")
 
@@ -32,6 +32,25 @@ def plain_name(name: str) -> str:
         'net.0.weight'
     """
     return _WRAPPERS.sub("", name)
+
+
+def scale_left_in(scaler: Any, optimizer: Optimizer) -> Tensor | None:
+    """The factor that gradients still carry in ``on_before_optimizer_step``; ``None`` where they carry none.
+
+    Fused optimizers get no ``unscale_``: they divide by the GradScaler's scale themselves, in their step.
+
+    Args:
+        scaler: ``trainer.precision_plugin.scaler``, or ``None``.
+        optimizer: as the hook got it.
+
+    Returns:
+        0-d tensor on the device, not read.
+    """
+    raw = getattr(optimizer, "optimizer", optimizer)
+    if scaler is None or not getattr(raw, "_step_supports_amp_scaling", False):
+        return None
+    scale: Tensor | None = scaler._scale  # `get_scale()` would read it back to the host
+    return scale
 
 
 @dataclasses.dataclass(eq=False, slots=True)
@@ -86,7 +105,7 @@ class GradientReader:
         present = [g for g in gradients if g is not None]
         if len(present) != len(gradients):
             names = tuple(name for name, g in zip(names, gradients, strict=True) if g is not None)
-        scale = None if self._scaler is None else self._scale_left_in(optimizer)
+        scale = None if self._scaler is None else scale_left_in(self._scaler, optimizer)
         if self._is_sharded:
             each = sharded_norms(present, flat_copies=self._copies)
         else:
@@ -103,14 +122,6 @@ class GradientReader:
     def _names_of(self, parameters: list[Tensor]) -> tuple[str, ...]:
         name_of = {id(p): plain_name(n) for n, p in self._trainer.lightning_module.named_parameters()}
         return tuple(name_of.get(id(p), f"<unnamed {i}>") for i, p in enumerate(parameters))
-
-    def _scale_left_in(self, optimizer: Optimizer) -> Tensor | None:
-        """Fused optimizers get no ``unscale_``: their gradients still carry the GradScaler's factor here."""
-        raw = getattr(optimizer, "optimizer", optimizer)
-        if not getattr(raw, "_step_supports_amp_scaling", False):
-            return None
-        scale: Tensor | None = self._scaler._scale  # `get_scale()` would read it back to the host
-        return scale
 
 
 def _on_host(names: tuple[str, ...], norms: tuple[float, ...]) -> GradientNorms:

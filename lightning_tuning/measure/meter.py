@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import functools
-import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_tuning.measure._extras import Extra, hand_out
+from lightning_tuning.measure._measured import Measured, is_finite
 from lightning_tuning.measure._position import Position
 from lightning_tuning.measure.gradients import GradientNorms, GradientReader
 from lightning_tuning.measure.landing import Landing
@@ -25,15 +25,6 @@ _TOGETHER = 10
 nothing of it is left in the caches. As many as the losses in a block of :class:`Progress`."""
 
 
-class _Measured(NamedTuple):
-    """What was measured for one optimizer and not yet sent; without an optimizer, a batch that took no step."""
-
-    step: int
-    epoch: int
-    optimizer: int | None = None
-    norms: GradientNorms | None = None
-
-
 class Meter:
     """Measures for all callbacks of one ``Trainer``.
 
@@ -42,6 +33,7 @@ class Meter:
     have landed, some steps later; the last ones at the end of fit. Nothing here makes the host wait for the device.
 
     Attributes:
+        claimed: numbers that one callback logs, so that others do not; entered in ``setup``.
         at_once: hand every reading on at the end of its own batch if it has landed by then; by default up to ten
             together, unless one is to be logged or is not finite.
     """
@@ -55,9 +47,10 @@ class Meter:
         self._reader: GradientReader | None = None
         self._position: Position | None = None
         self._known: dict[int, tuple[list[int], GradientNorms]] = {}
-        self._of_batch: list[_Measured] = []
+        self._of_batch: list[Measured] = []
         self._extras: list[Extra] = []
-        self._clips: dict[int, float] = {}
+        self._clips: dict[int, float | Tensor] = {}
+        self.claimed: set[str] = set()
         self._is_dropped = False
         self._is_due = self._is_delivering = self.at_once = False
 
@@ -104,9 +97,14 @@ class Meter:
         """Land ``tensors`` (0-d or 1-d) with the numbers of the batch that ends next; see :meth:`Landing.send`."""
         self._extras.append(Extra(tensors, receive))
 
-    def clip_at(self, optimizer: Optimizer, threshold: float) -> None:
-        """Gradients of this step are clipped to ``threshold``; told by a callback of ours that does so."""
-        self._clips[self._where().index_of(optimizer)] = threshold
+    def clip_at(self, optimizer: Optimizer, threshold: float | Tensor) -> None:
+        """Gradients of this step are clipped to ``threshold`` (inf: not); told by a callback of ours that does so."""
+        is_away = isinstance(threshold, Tensor) and not threshold.is_cpu  # it lands with the rest
+        self._clips[self._where().index_of(optimizer)] = threshold if is_away else float(threshold)
+
+    def forget_norms(self, optimizer: Optimizer) -> None:
+        """The gradients of ``optimizer`` were added to: who asks from now on has them measured anew."""
+        self._known.pop(id(optimizer), None)
 
     def drop_batch(self) -> None:
         """What this batch gave says nothing of the run and lands nowhere; told by a guard that drops it."""
@@ -120,7 +118,7 @@ class Meter:
             self._is_dropped, measured, loss = False, [], None
         if loss is not None and not measured:
             position = self._where()
-            measured = [_Measured(position.step, position.epoch)]
+            measured = [Measured(position.step, position.epoch)]
         extras, self._extras = self._extras, []
         for one in measured:
             is_last = one is measured[-1]
@@ -172,6 +170,7 @@ class Meter:
         self._of_batch.clear()
         self._extras.clear()
         self._clips.clear()
+        self.claimed.clear()
         self._reader = self._position = None
         self._is_dropped, self._is_due, self.at_once = False, False, False
 
@@ -195,9 +194,9 @@ class Meter:
         step, index = position.step, position.index_of(optimizer)
         if self._of_batch:
             self._of_batch = [one for one in self._of_batch if one.optimizer != index or one.step != step]
-        self._of_batch.append(_Measured(step, position.epoch, index, norms))
+        self._of_batch.append(Measured(step, position.epoch, index, norms))
 
-    def _send(self, one: _Measured, loss: Tensor | None, extras: Sequence[Extra] = ()) -> None:
+    def _send(self, one: Measured, loss: Tensor | None, extras: Sequence[Extra] = ()) -> None:
         norms = one.norms
         log_step = None if norms is None else self.log_step
         divided_by, own_loss = 1, None
@@ -210,9 +209,11 @@ class Meter:
             under_way.append(loss.detach())
         if norms is not None and norms.landed is None:
             under_way += [norms.each, norms.total]  # type: ignore[list-item]  # they are on the device too
+        clip = None if one.optimizer is None else self._clips.get(one.optimizer)
+        if isinstance(clip, Tensor):
+            under_way.append(clip)
         for extra in extras:
             under_way += extra.tensors
-        clip = None if one.optimizer is None else self._clips.get(one.optimizer)
 
         def receive(numbers: list[list[float]]) -> None:
             of_loss = numbers.pop(0)[0] * divided_by if loss is not None and own_loss is None else own_loss
@@ -223,14 +224,15 @@ class Meter:
                     each, total = norms.landed, float(norms.total)
                 else:
                     each, total = tuple(numbers.pop(0)), numbers.pop(0)[0]
-                landed = Reading(one.step, one.epoch, of_loss, one.optimizer, total, each, norms.names, clip)
+                bound = numbers.pop(0)[0] if isinstance(clip, Tensor) else clip
+                landed = Reading(one.step, one.epoch, of_loss, one.optimizer, total, each, norms.names, bound)
                 if log_step is not None:
                     self._log(landed, log_step)
             for subscriber in self._subscribers:
                 subscriber(landed)
             hand_out(extras, numbers)
 
-        if under_way or log_step is not None or not _is_finite(own_loss, norms):
+        if under_way or log_step is not None or not is_finite(own_loss, norms):
             self._is_due = True
         self._landing.send(under_way, receive)
 
@@ -242,8 +244,3 @@ class Meter:
         several = len(self._trainer.optimizers) > 1
         name = f"tuning/grad_norm/optimizer_{reading.optimizer}" if several else "tuning/grad_norm"
         self.log({name: float(reading.grad_norm or 0.0)}, step)
-
-
-def _is_finite(loss: float | None, norms: GradientNorms | None) -> bool:
-    total = 0.0 if norms is None or norms.landed is None else norms.total
-    return math.isfinite((loss or 0.0) + total)

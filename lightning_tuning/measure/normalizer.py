@@ -57,8 +57,8 @@ class Normalizer(TorchFunctionMode):
 
     Args:
         pl_module: whose batch norms they are.
-        by: ``"batch"`` leaves them as they are; ``"running"`` has them normalize by their running statistics; those
-            that another ``Normalizer`` has :attr:`seen` are used in their place.
+        by: ``"batch"`` leaves them as they are; ``"themselves"`` too, unmeasured; ``"running"`` has them normalize by
+            their running statistics; those that another ``Normalizer`` has :attr:`seen` are used in their place.
         drops: ``False`` switches dropout off (not that inside of recurrent layers and of fused attention).
 
     Attributes:
@@ -68,7 +68,7 @@ class Normalizer(TorchFunctionMode):
     def __init__(
         self,
         pl_module: LightningModule,
-        by: Literal["batch", "running"] | dict[Call, Seen] = "batch",
+        by: Literal["batch", "running", "themselves"] | dict[Call, Seen] = "batch",
         *,
         drops: bool = True,
     ) -> None:
@@ -88,7 +88,7 @@ class Normalizer(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is F.batch_norm or func is torch.batch_norm:
+        if self._by != "themselves" and (func is F.batch_norm or func is torch.batch_norm):
             names = _PYTHON if func is F.batch_norm else _NATIVE
             kwargs, args = {**dict(zip(names, args, strict=False)), **kwargs}, ()
             self._see(kwargs)
@@ -108,7 +108,7 @@ class Normalizer(TorchFunctionMode):
             self.seen[which] = _look(call["input"].detach(), mean, var, call.get("eps", 1e-5))
         elif self._by == "running":
             call["training"] = False
-        elif which in self._by:
+        elif isinstance(self._by, dict) and which in self._by:
             mean, var, _ = self._by[which]
             call.update(training=False, running_mean=mean, running_var=var)
 

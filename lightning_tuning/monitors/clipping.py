@@ -97,6 +97,7 @@ class ClippingMonitor(TuningCallback):
         desk = Desk.of(trainer)
         self._meter = desk.meter
         desk.watch_loss()
+        desk.meter.claimed.add("tuning/clipped_share")
         desk.meter.subscribe(functools.partial(self._receive, desk))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -54,7 +54,8 @@ def small_batch(graph: Graph, *, replicas: int = 1, accumulation: int = 1) -> Fi
     for norm in graph.answer(batch_norms):
         samples = norm.input.shape[0] if norm.input.shape else 0
         is_part = bool(leading) and samples not in leading and samples < max(leading)
-        if norm.is_training and norm.is_tracking and samples and not is_part:
+        is_renorm = norm.op.module_type.startswith("BatchRenorm")  # made for small batches
+        if norm.is_training and norm.is_tracking and samples and not is_part and not is_renorm:
             seen.append((samples * (replicas if norm.is_synchronized else 1), norm))
     found = [(samples, norm) for samples, norm in seen if samples <= _FEW]
     if not found:

@@ -25,7 +25,7 @@ LT406 = register(
         ),
         remedy=(
             "`from lightning_tuning.functional import split_decay_groups; "
-            "AdamW(split_decay_groups(self, weight_decay=0.05), lr=...)`."
+            "AdamW(split_decay_groups(self, weight_decay=0.05), lr=...)`; with rates by layer, `param_groups`."
         ),
         source="He et al. 2019, Bag of Tricks for Image Classification, section 3.1; Jia et al. 2018, section 3.2",
     )

@@ -22,8 +22,9 @@ LT509 = register(
             "what is learned afterwards is learned anew, from less data."
         ),
         remedy=(
-            "a tenth of the head's learning rate for the backbone, warm-up over the first steps, or rates that decay "
-            "by .65 to .95 from layer to layer toward the input."
+            "a tenth of the head's learning rate for the backbone, `functional.param_groups(self, lr, "
+            "backbone='encoder')`, warm-up over the first steps, or rates that decay from layer to layer toward the "
+            "input, `layer_decay=0.65` to `0.95` there."
         ),
         source=(
             "Howard and Ruder 2018, ULMFiT (discriminative rates, warm-up); Mosbach et al. 2021, On the Stability of "

@@ -11,7 +11,7 @@ from lightning_tuning.rules._ops import BATCH_NORMS, CARRIES_VARIANCE, DROPOUTS,
 if TYPE_CHECKING:
     from lightning_tuning.trace.graph import Graph, Op
 
-__all__ = ["LT301", "Conflict", "dropout_batchnorm_conflicts"]
+__all__ = ["LT301", "Conflict", "dropout_batchnorm_conflicts", "first_batch_norms"]
 
 LT301 = register(
     Rule(
@@ -70,7 +70,7 @@ def dropout_batchnorm_conflicts(graph: Graph) -> list[Conflict]:
     conflicts = []
     for op in graph.ops:
         if _is_active_dropout(op):
-            found = _first_batch_norms(graph, op)
+            found = first_batch_norms(graph, op)
             if found:
                 conflicts.append(Conflict(op, found))
     return conflicts
@@ -80,7 +80,8 @@ def _is_active_dropout(op: Op) -> bool:
     return op.name in DROPOUTS and 0 < float(op.arguments.get("p", 0)) < 1 and bool(op.arguments.get("training", False))
 
 
-def _first_batch_norms(graph: Graph, start: Op) -> tuple[Op, ...]:
+def first_batch_norms(graph: Graph, start: Op) -> tuple[Op, ...]:
+    """The batch norms on batch statistics that the variance of what ``start`` makes reaches first."""
     found: dict[int, Op] = {}
     seen = {start.index}
     waiting = [start]

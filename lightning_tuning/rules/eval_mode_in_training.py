@@ -30,7 +30,9 @@ LT320 = register(
 )
 
 
-def eval_modes_in_training(module: nn.Module, graph: Graph, optimized: Collection[int]) -> list[Finding]:
+def eval_modes_in_training(
+    module: nn.Module, graph: Graph, optimized: Collection[int], *, declared: Collection[str] = ()
+) -> list[Finding]:
     """One finding for each module that was put into evaluation mode by itself, and trains.
 
     - An error for a batch norm without statistics, and for a dropout while another one is active.
@@ -43,10 +45,13 @@ def eval_modes_in_training(module: nn.Module, graph: Graph, optimized: Collectio
         module: the whole one, after the forward pass. Reads statistics (a device sync).
         graph: of that pass.
         optimized: identities of what the optimizers hold.
+        declared: names of modules that are in evaluation mode on purpose, with all in them.
     """
     resting: dict[str, list[Op]] = {}
     for op in graph.find(*BATCH_NORMS, *MASKS, feeding=True):
-        if not op.training and op.grad_enabled and _does_something(op):
+        if op.training or any(outer in declared for outer in _outwards(op.module)):
+            continue
+        if op.grad_enabled and _does_something(op):
             root = _root_of_eval(module, op.module)
             if root is not None:
                 resting.setdefault(root, []).append(op)

@@ -21,7 +21,10 @@ LT408 = register(
             "weights of a usual initialization themselves, below 1e-6 nothing moves within a run. SGD above 1 leaves "
             "the region where the gradient means anything. Adadelta's lr multiplies a step that is sized already."
         ),
-        remedy="Adam: `lr=3e-4`; SGD with momentum: `lr=0.01` to `0.1`; Adadelta: `lr=1.0`.",
+        remedy=(
+            "Adam: `lr=3e-4`; SGD with momentum: `lr=0.01` to `0.1`; Adadelta: `lr=1.0`. `LRRangeTest()` measures one; "
+            "`lightning-tuning explain optimizers` compares them."
+        ),
         source="Kingma and Ba 2015, section 2.1; Zeiler 2012, ADADELTA; Bengio 2012, Practical recommendations",
     )
 )

@@ -19,7 +19,10 @@ LT407 = register(
             "SGD without momentum is plain mini-batch gradient descent: along directions of small curvature, momentum "
             ".9 goes ten times as far with the same learning rate."
         ),
-        remedy="`torch.optim.SGD(self.parameters(), lr=..., momentum=0.9, nesterov=True)`.",
+        remedy=(
+            "`torch.optim.SGD(self.parameters(), lr=..., momentum=0.9, nesterov=True)`; others beside it: "
+            "`lightning-tuning explain optimizers`."
+        ),
         source="Sutskever et al. 2013, On the importance of initialization and momentum in deep learning",
     )
 )

@@ -30,7 +30,9 @@ LT903 = register(
 _SHOWN = 3
 
 
-def non_finite_checkpoint(names: Sequence[str], *, path: str = "", kept: str = "", step: int = 0) -> Finding:
+def non_finite_checkpoint(
+    names: Sequence[str], *, path: str = "", kept: str = "", step: int = 0, is_resumable: bool = True
+) -> Finding:
     """LT903, for a checkpoint that was about to be written.
 
     Args:
@@ -38,6 +40,7 @@ def non_finite_checkpoint(names: Sequence[str], *, path: str = "", kept: str = "
         path: where it would have been.
         kept: the last good one, if there is one.
         step: ``trainer.global_step``.
+        is_resumable: a run can go on from ``kept``; of a file of weights alone it cannot.
 
     Raises:
         ValueError: if ``names`` is empty.
@@ -59,5 +62,9 @@ def non_finite_checkpoint(names: Sequence[str], *, path: str = "", kept: str = "
         f"{listed} {'is' if len(names) == 1 else 'are'} not finite: {what}",
         where=names[0],
         evidence=evidence,
-        remedy=f"go on from `ckpt_path={kept!r}`, with a lower learning rate or clipped gradients." if kept else None,
+        remedy=(
+            f"go on from `ckpt_path={kept!r}`, with a lower learning rate or clipped gradients."
+            if kept and is_resumable
+            else None
+        ),
     )

@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import EarlyStopping, GradientAccumulationSched
 
 from lightning_tuning.measure.horizon import Horizon
 
-__all__ = ["horizon_of", "is_trial", "ticks_of"]
+__all__ = ["horizon_of", "is_trial"]
 
 
 def horizon_of(trainer: Trainer) -> Horizon:
@@ -27,15 +27,6 @@ def horizon_of(trainer: Trainer) -> Horizon:
         max_steps=steps if steps >= 0 else None,
         surely=_surely(trainer, callbacks),
     )
-
-
-def ticks_of(trainer: Trainer, interval: str, frequency: int) -> int | None:
-    """How often a scheduler will be stepped in the fit that ``trainer`` sets up; ``None`` where nobody can tell.
-
-    To be asked in ``configure_optimizers``, where it loads the training data, as ``estimated_stepping_batches`` does.
-    """
-    trainer.fit_loop.setup_data()
-    return horizon_of(trainer).ticks(interval, frequency)
 
 
 def is_trial(trainer: Trainer) -> bool:

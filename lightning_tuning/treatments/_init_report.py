@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from typing import Any
 
 __all__ = ["InitReport", "WeightInit"]
 
@@ -23,6 +24,8 @@ class WeightInit:
         std_before: standard deviation of the elements.
         std_after: the same, now.
         bias: what the biases of the layer are filled with, in words; empty if they were left.
+        variance: of the layer's output on the first batch, before and after ``"lsuv"`` scaled the weight; else
+            ``None``.
     """
 
     name: str
@@ -33,11 +36,13 @@ class WeightInit:
     std_before: float
     std_after: float
     bias: str = ""
+    variance: tuple[float, float] | None = None
 
     def _cells(self) -> tuple[str, ...]:
         scheme = self.scheme if self.gain is None else f"{self.scheme}, gain {self.gain:.3g}"
         stds = f"{self.std_before:.3g} -> {self.std_after:.3g}"
-        return self.name, self.layer, scheme, self.activation or "-", stds, self.bias or "-"
+        variance = "-" if self.variance is None else "{:.3g} -> {:.3g}".format(*self.variance)
+        return self.name, self.layer, scheme, self.activation or "-", stds, self.bias or "-", variance
 
 
 @dataclasses.dataclass
@@ -49,6 +54,8 @@ class InitReport:
         initialized: in the order of ``named_parameters``.
         left_alone: the other parameters of two dimensions or more, with the reason; and the biases, of layers that were
             initialized, that somebody had set.
+        notes: what was done beside that, or could not be: residual branches, layers without unit variance, the
+            output's bias.
 
     Example:
         >>> report = InitReport(seed=1, left_alone={"embed.weight": "embedding"})
@@ -63,6 +70,16 @@ class InitReport:
     seed: int
     initialized: list[WeightInit] = dataclasses.field(default_factory=list)
     left_alone: dict[str, str] = dataclasses.field(default_factory=dict)
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+    def row(self, name: str) -> WeightInit:
+        """The row of a weight that was initialized."""
+        return next(row for row in self.initialized if row.name == name)
+
+    def change(self, name: str, **fields: Any) -> None:
+        """Correct the row of a weight that was initialized."""
+        place = self.initialized.index(self.row(name))
+        self.initialized[place] = dataclasses.replace(self.initialized[place], **fields)
 
     def headline(self) -> str:
         """One line: how many weights, by which schemes; if none, the main reason."""
@@ -83,7 +100,9 @@ class InitReport:
         lines = [self.headline()]
         rows = [weight._cells() for weight in self.initialized[:_MOST_ROWS]]
         if rows:
-            rows.insert(0, ("weight", "layer", "scheme", "for", "std", "bias"))
+            rows.insert(0, ("weight", "layer", "scheme", "for", "std", "bias", "output variance"))
+            if not any(weight.variance for weight in self.initialized):
+                rows = [row[:-1] for row in rows]
             widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
             lines += [
                 "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -95,4 +114,5 @@ class InitReport:
             names = [name for name, why in self.left_alone.items() if why == reason]
             rest = f" and {len(names) - 6} more" if len(names) > 6 else ""
             lines.append(f"  left alone, {reason}: {', '.join(names[:6])}{rest}")
+        lines += [f"  {note}" for note in self.notes]
         return "\n".join(lines)

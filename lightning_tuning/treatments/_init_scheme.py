@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias, get_args
 
 from torch import Tensor, nn
 
-from lightning_tuning.functional.initialization import Distribution, SchemeName
+from lightning_tuning.functional.import_path import imported
+from lightning_tuning.functional.initialization import SchemeName
 
-__all__ = ["Choice", "Scheme", "check_numbers", "is_exact", "matches", "parse_globs", "parse_scheme"]
+__all__ = ["Choice", "Scheme", "is_exact", "matches", "parse_scheme"]
 
-Choice: TypeAlias = "str | Callable[[Tensor], Any] | None"
-"""For one parameter: a :data:`SchemeName` or ``"auto"``, a function that fills a tensor in place, or leave it alone."""
+Choice: TypeAlias = str | Callable[[Tensor], Any] | None
+"""For one parameter: a :data:`SchemeName`, ``"auto"``, ``"lsuv"``, a function that fills it in place (or its dotted
+import path), or leave it alone."""
 
-Scheme: TypeAlias = "Choice | Mapping[type[nn.Module] | str, Choice]"
+Scheme: TypeAlias = Choice | Mapping[type[nn.Module] | str, Choice]
 
-_NAMES = ("auto", *get_args(SchemeName))
+_NAMES = ("auto", "lsuv", *get_args(SchemeName))
 
 
 def parse_scheme(scheme: Scheme) -> list[tuple[type[nn.Module] | str, Choice]]:
@@ -37,37 +40,7 @@ def parse_scheme(scheme: Scheme) -> list[tuple[type[nn.Module] | str, Choice]]:
     for key in keys:
         if not (isinstance(key, str) or (isinstance(key, type) and issubclass(key, nn.Module))):
             raise ValueError(f"The keys of `scheme` must be module types, their names or globs on names, got {key!r}.")
-    return [(key, _check_choice(choice, f"`scheme[{key!r}]`")) for key, choice in scheme.items()]
-
-
-def parse_globs(argument: str, globs: str | Iterable[str] | None) -> tuple[str, ...] | None:
-    """``globs`` as a tuple; one string is one glob.
-
-    Raises:
-        ValueError: for anything but strings.
-    """
-    if globs is None:
-        return None
-    patterns: tuple[Any, ...] = (globs,) if isinstance(globs, str) else tuple(globs)
-    for pattern in patterns:
-        if not isinstance(pattern, str):
-            raise ValueError(f"`{argument}` must hold globs on dotted names, got {pattern!r}.")
-    return patterns
-
-
-def check_numbers(*, distribution: Any, bias: Any, forget_bias: Any, seed: Any) -> None:
-    """Refuse what cannot be drawn from or filled with.
-
-    Raises:
-        ValueError: naming the argument, the value got and what is allowed.
-    """
-    if distribution not in get_args(Distribution):
-        raise ValueError(f"`distribution` must be one of {get_args(Distribution)}, got {distribution!r}.")
-    for argument, value in (("bias", bias), ("forget_bias", forget_bias)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise ValueError(f"`{argument}` must be a number or None, got {value!r}.")
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
-        raise ValueError(f"`seed` must be an integer or None, got {seed!r}.")
+    return [(_type_or_glob(key), _check_choice(choice, f"`scheme[{key!r}]`")) for key, choice in scheme.items()]
 
 
 def matches(key: type[nn.Module] | str, parameter: str, module: nn.Module) -> bool:
@@ -88,9 +61,24 @@ def is_exact(key: type[nn.Module] | str) -> bool:
     return isinstance(key, type) or key.strip("*?.") != ""
 
 
+def _type_or_glob(key: type[nn.Module] | str) -> type[nn.Module] | str:
+    """The module type that a dotted path such as ``"torch.nn.LSTM"`` means, as it is written in YAML; else ``key``.
+
+    Only of what was imported already: the dotted name of a parameter must not import something.
+    """
+    if isinstance(key, str) and "." in key:
+        home, _, name = key.rpartition(".")
+        found = getattr(sys.modules.get(home), name, None)
+        if isinstance(found, type) and issubclass(found, nn.Module):
+            return found
+    return key
+
+
 def _check_choice(choice: object, argument: str) -> Any:
     if choice is None or callable(choice) or choice in _NAMES:
         return choice
+    if isinstance(choice, str) and "." in choice and callable(found := imported(choice)):
+        return found
     nearest = difflib.get_close_matches(choice.lower(), _NAMES, 1, 0.0) if isinstance(choice, str) else []
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
     raise ValueError(

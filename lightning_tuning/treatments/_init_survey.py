@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from lightning_tuning.functional._layers import NORMALIZATIONS, WeightSlot, bias_bound, bias_names, weight_slots
+from lightning_tuning.runtime.fresh_weights import is_set_bias, is_set_weight
 from lightning_tuning.treatments._init_memory import Memory
 from lightning_tuning.treatments._init_scheme import Choice, is_exact, matches
 
-__all__ = ["SET", "Selection", "Target", "survey"]
+__all__ = ["HANDLED", "SET", "Selection", "Target", "survey"]
 
 UNKNOWN_LAYER = "used by no layer of a known type"
 
@@ -55,7 +54,7 @@ class Selection:
     @property
     def wants_batch(self) -> bool:
         """Whether some layer may have to be seen at work first."""
-        return any(choice == "auto" for _, choice in self.schemes)
+        return any(choice in ("auto", "lsuv") for _, choice in self.schemes)
 
     def takes(self, name: str, module: nn.Module) -> bool:
         """Whether ``include`` and ``exclude`` leave this parameter to us."""
@@ -93,11 +92,11 @@ def survey(root: nn.Module, selection: Selection, memory: Memory) -> tuple[list[
             continue
         slot = next((slot for slot in weight_slots(module) if slot.name == attribute), None)
         choice, reason = _choose(name, module, slot, selection)
-        reason = reason or _reason_to_keep(parameter, aliases) or (_HANDLED if name in memory.handled else "")
+        reason = reason or _reason_to_keep(parameter, aliases) or (HANDLED if name in memory.handled else "")
         if not reason and slot is not None:
             may_be_set = selection.overwrite or memory.knows_fresh(name, parameter)
             reason = _reason_in_values(parameter, slot, may_be_set=may_be_set)
-        elif not reason and choice == "auto" and not selection.overwrite:
+        elif not reason and choice in ("auto", "lsuv") and not selection.overwrite:
             reason = _OWN
         if reason:
             kept[name] = reason
@@ -109,8 +108,8 @@ def survey(root: nn.Module, selection: Selection, memory: Memory) -> tuple[list[
             values = module.get_parameter(bias)
             if values.requires_grad and len(names[values]) == 1 and selection.takes(prefix + bias, module):
                 may_be_set = selection.overwrite or memory.knows_fresh(prefix + bias, values)
-                is_set = not may_be_set and _is_set(values, bias_bound(module))
-                (set_biases if is_set else biases).append(prefix + bias)
+                is_somebodys = not may_be_set and is_set_bias(values, bias_bound(module))
+                (set_biases if is_somebodys else biases).append(prefix + bias)
         targets.append(Target(name, module, slot, choice, tuple(biases), tuple(set_biases)))
     return targets, kept
 
@@ -119,7 +118,7 @@ _LAZY = (
     "WeightInitCallback cannot initialize {name!r}: a lazy module has no weights before its first batch. Run a batch of"
     " the right shape through it in `configure_model` or in the module's `__init__`, or exclude it."
 )
-_HANDLED = "initialized earlier, or loaded from a checkpoint"
+HANDLED = "initialized earlier, or loaded from a checkpoint"
 SET = "set since its layer was built, by hand or from a file (`overwrite=True` initializes it too)"
 _OWN = f"{UNKNOWN_LAYER} (`overwrite=True` initializes it where the first step applies it as a weight)"
 
@@ -147,7 +146,7 @@ def _choose(name: str, module: nn.Module, slot: WeightSlot | None, selection: Se
         return None, "normalization"
     if _is_reparametrized(name, module):
         return None, "another tensor is computed from it (weight norm, spectral norm or another parametrization)"
-    if choice == "auto":  # the trace may show how it is applied
+    if choice in ("auto", "lsuv"):  # the trace may show how it is applied
         return choice, ""
     return None, UNKNOWN_LAYER
 
@@ -176,32 +175,10 @@ def _reason_to_keep(parameter: Tensor, aliases: list[str]) -> str:
 
 
 def _reason_in_values(weight: Tensor, slot: WeightSlot, *, may_be_set: bool) -> str:
-    """Whether the values of ``weight`` are somebody's work.
-
-    Torch's layers write to their weights once, and count it; loading, training and initialising by hand write again.
-    A copy (``deepcopy``) starts to count anew: there a value outside of the range of torch's own draws gives it away.
-    """
-    low, high = (float(edge) for edge in torch.aminmax(weight.detach()))
-    if low == high == 0.0:
+    """Whether the values of ``weight`` are somebody's work."""
+    if bool((weight.detach() == 0).all()):
         return "all zero: a branch that starts switched off"
-    if may_be_set or low == high or math.isnan(low):  # no training leaves constants or NaN
-        return ""
-    return SET if weight._version > 1 or max(-low, high) > _rounded_up(slot.default_bound, weight) else ""
-
-
-def _is_set(bias: Tensor, bound: float) -> bool:
-    """The same of a bias; there a constant is somebody's work too (a prior on rare classes), if it is not 0."""
-    if bias.numel() == 0 or not bias.is_floating_point():
-        return False
-    low, high = (float(edge) for edge in torch.aminmax(bias.detach()))
-    if low == high == 0.0 or math.isnan(low):
-        return False
-    is_constant = low == high and bias.numel() > 2  # two draws of bfloat16 may well be the same
-    return is_constant or bias._version > 1 or max(-low, high) > _rounded_up(bound, bias)
-
-
-def _rounded_up(bound: float, values: Tensor) -> float:
-    return bound * (1 + 4 * torch.finfo(values.dtype).eps)
+    return SET if not may_be_set and is_set_weight(weight, slot.default_bound) else ""
 
 
 def _is_reparametrized(name: str, module: nn.Module) -> bool:

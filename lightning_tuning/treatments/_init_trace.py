@@ -4,32 +4,23 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from lightning_tuning.functional._layers import WeightSlot
 from lightning_tuning.functional._recipes import Recipe, recipe_for
-from lightning_tuning.trace import CannotReplay, Graph, Op, Recorder, replay
+from lightning_tuning.trace import Graph, Op
 from lightning_tuning.trace._modules import clean_path
-from lightning_tuning.treatments._init_memory import Memory
-from lightning_tuning.treatments._init_survey import Target
 
-__all__ = ["Use", "find_use", "find_uses"]
-
-_ATTEMPTS = 3
-"""Batches to look at: a ``training_step`` may return ``None`` for a bad one, but one that always does shows nothing."""
+__all__ = ["PRODUCTS", "UNSEEN", "Use", "find_use"]
 
 
 def _names(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
 
-_PRODUCTS = _names(
+PRODUCTS = _names(
     "linear bilinear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d matmul mm addmm"
 )
 _NORMALIZE = _names("batch_norm layer_norm group_norm instance_norm rms_norm local_response_norm")
@@ -47,10 +38,7 @@ _PASSED = _NORMALIZE | _DROP | _POOL | _RESHAPE | _ELEMENTWISE
 _SELF_GATED = {"sigmoid": "silu", "tanh": "gelu", "erf": "gelu"}
 """``x * sigmoid(x)`` is SiLU, ``x * (1 + tanh(...x...))`` and ``x * (1 + erf(...x...))`` are GELU, written by hand."""
 
-_UNSEEN = "not seen in the first training step"
-_TRAINED = "trained before a training step had a loss"
-_NO_LOSS = f"no loss in the first {_ATTEMPTS} training steps"
-
+UNSEEN = "not seen in the first training step"
 _LOSSES = frozenset({"softplus", "logsigmoid"})
 """Behind the last weight these are a loss on logits, written by hand."""
 
@@ -70,45 +58,6 @@ class Use:
     blocks: int = 1
 
 
-def find_uses(
-    trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, targets: Sequence[Target], *, attempt: int
-) -> dict[str, Use | str] | None:
-    """How the training step uses each of ``targets``, by name; the same on every rank, and every rank must call it.
-
-    Args:
-        trainer: the trainer of the run.
-        pl_module: its LightningModule.
-        batch: the batch that comes.
-        batch_idx: its index.
-        targets: weights that wait.
-        attempt: batches looked at so far, this one included; the last of ``_ATTEMPTS`` has to do.
-
-    Returns:
-        A use or a reason for each; ``None`` if the step had no loss and another batch may have one.
-
-    Raises:
-        MisconfigurationException: if the step cannot be run aside.
-    """
-    recorder = Recorder(pl_module, batch)
-    try:
-        losses = replay(trainer, pl_module, batch, batch_idx, context=recorder)
-    except CannotReplay as blind:
-        raise MisconfigurationException(
-            f"WeightInitCallback(scheme='auto') has to see the first training step. {blind} Name a scheme instead."
-        ) from blind
-    uses: dict[str, Use | str] | None = None
-    if losses or attempt == _ATTEMPTS:
-        uses = {target.name: find_use(recorder.graph, target.name, target.slot, pl_module) for target in targets}
-        memory = Memory.of(pl_module)
-        for name, use in uses.items():
-            if attempt > 1 and not memory.knows_fresh(name, pl_module.get_parameter(name)):
-                uses[name] = _TRAINED  # a step whose loss nobody saw
-            elif use == _UNSEEN and not losses:
-                uses[name] = _NO_LOSS
-    decided: dict[str, Use | str] | None = trainer.strategy.broadcast(uses)  # on another rank a step may branch else
-    return decided
-
-
 def find_use(graph: Graph, name: str, slot: WeightSlot | None, root: nn.Module) -> Use | str:
     """How ``graph`` uses the weight ``name``; a reason to leave it alone if that cannot be told.
 
@@ -121,9 +70,9 @@ def find_use(graph: Graph, name: str, slot: WeightSlot | None, root: nn.Module) 
     name = clean_path(name)
     users = [op for op in graph.ops if name in op.parameters]
     if not users:
-        return _UNSEEN
+        return UNSEEN
     product = users[0]
-    if product.name not in _PRODUCTS:
+    if product.name not in PRODUCTS:
         return f"its first use is not as a weight but in {product.name!r}"
     use = Use(_recipe_behind(graph, product, root))
     return use if slot is not None else _oriented(graph, product, name, use)

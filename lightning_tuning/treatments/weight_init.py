@@ -13,14 +13,14 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_tuning.functional.initialization import Distribution
+from lightning_tuning.functional.module_globs import parse_globs
 from lightning_tuning.runtime import CHECKPOINT_KEY, Desk, TuningCallback
-from lightning_tuning.treatments._configure_model import after_configure_model
-from lightning_tuning.treatments._init_draw import Painter, layer_recipe, send_to_all
-from lightning_tuning.treatments._init_memory import Memory
+from lightning_tuning.runtime.configure_model import after_configure_model
+from lightning_tuning.treatments._init_options import HeadBias, InitOptions, Residual
 from lightning_tuning.treatments._init_report import InitReport
-from lightning_tuning.treatments._init_scheme import Scheme, check_numbers, parse_globs, parse_scheme
-from lightning_tuning.treatments._init_survey import Selection, Target, survey
-from lightning_tuning.treatments._init_trace import Use, find_uses
+from lightning_tuning.treatments._init_run import InitRun
+from lightning_tuning.treatments._init_scheme import Scheme, parse_scheme
+from lightning_tuning.treatments._init_survey import Selection
 
 __all__ = ["WeightInitCallback"]
 
@@ -42,6 +42,10 @@ class WeightInitCallback(TuningCallback):
     no activation (attention, residual)  Xavier
     ==================================== ========================================================
 
+    ``"lsuv"`` asks no activation: orthonormal weights, then, layer by layer in the order of execution, each divided by
+    the standard deviation of its output on the first batch, until the variance is within ``lsuv_tol`` of 1 (Mishkin &
+    Matas 2016; all layers in one forward pass). Recurrent layers stay orthonormal.
+
     Normalization, dropout, pooling, reshaping, additions and factors are looked through. Recurrent weights become
     orthogonal under every named scheme, gate by gate; the packed query-key-value weight of attention counts as three.
 
@@ -50,27 +54,44 @@ class WeightInitCallback(TuningCallback):
     their layer was built, by hand or by loading a file (unless ``overwrite``), such as a prior of -4.6 on the logits of
     rare classes; everything, if the run resumes from a checkpoint or continues an earlier fit.
 
+    Two more things depend on the place of a layer, and are seen on the graph of the first step. ``residual`` takes care
+    of branches whose output is added to their own input, or to a 1x1 convolution or linear layer of it: ``"zero"``
+    switches each off (zeros for its last weight, or for the scale of the norm that ends it), so that the net starts
+    shallow (Goyal et al. 2017); ``"fixup"``, for nets without normalization, also scales the other weights inside by
+    :math:`L^{-1/(2m-2)}` and zeroes the output layer (Zhang et al. 2019; the scalar biases and multipliers of that
+    paper would be new parameters and are not added). ``head_bias="prior"`` sets the bias in front of the loss to what
+    the best constant answer is: log shares of the classes (cross entropy), log odds (binary), the mean (regression),
+    so that rare classes need not be unlearned first (LT207). What is not recognized is left, and the report says why.
+
     A scheme that needs no batch is applied right after ``configure_model``, before a checkpoint is restored (which
-    replaces what was drawn), the optimizers are made and DDP sends rank 0's weights to all. ``"auto"`` waits for the
-    first batch (the second or third, if ``training_step`` returns ``None`` for those before it): its training step runs
-    once aside, everything it did is undone, the weights are filled in place, and rank 0's go to all ranks. (A
-    learning-rate finder and the sanity check, which come before, still see the weights as they were, and so does a
-    frozen copy of the model that was made before, a target network for instance.)
+    replaces what was drawn), the optimizers are made and DDP sends rank 0's weights to all. ``"auto"`` and ``"lsuv"``
+    (and with ``residual`` and ``head_bias`` all) wait for the first batch (the second or third, if ``training_step``
+    returns ``None`` for those before it): its training step runs once aside, with ``"lsuv"`` twice, everything it did
+    is undone, the weights are filled in place, and rank 0's go to all ranks. (A learning-rate finder and the sanity
+    check, which come before, still see the weights as they were, and so does a frozen copy of the model that was made
+    before, a target network for instance.)
 
     All draws come from generators of their own, made from the seed and the name of the weight: the same run gets the
     same weights, one layer more does not change the others, and dropout and shuffling draw the same numbers as without.
 
     Args:
-        scheme: ``"auto"`` (default), ``"he"``, ``"xavier"``, ``"lecun"``, ``"orthogonal"``; a function that fills a
-            tensor in place (``nn.init.trunc_normal_``); or a dict of those. Its keys are module types, class names, or
-            globs on the dotted names of parameters, layers or what contains them; the first that fits decides; ``None``
-            leaves alone, and so does no entry. A function under a key other than ``"*"`` fills embeddings and other
-            parameters too. The formulas: :func:`lightning_tuning.functional.initial_std`.
+        scheme: ``"auto"`` (default), ``"lsuv"``, ``"he"``, ``"xavier"``, ``"lecun"``, ``"orthogonal"``; a function that
+            fills a tensor in place (``nn.init.trunc_normal_``) or its import path (``"torch.nn.init.trunc_normal_"``);
+            or a dict of those. Its keys are module types, class names, or globs on the dotted names of parameters,
+            layers or what contains them; the first that fits decides; ``None`` leaves alone, and so does no entry. A
+            function under a key other than ``"*"`` fills embeddings and other parameters too. The formulas:
+            :func:`lightning_tuning.functional.initial_std`.
         distribution: ``"normal"`` (default, as in He's paper) or ``"uniform"``, with the same variance.
         bias: fills the biases of the layers whose weights are initialised. Default 0.0, as in the papers whose
             variances are used here; ``None`` leaves them all, and one that was set (see above) stays in any case.
         forget_bias: effective bias of an LSTM's forget gates (the sum of its two). Default 1.0 (Jozefowicz et al.
             2015); ``None`` makes no difference between the gates, and a bias that was set keeps them all.
+        residual: ``"keep"`` (default: no branch is changed), ``"zero"`` or ``"fixup"``.
+        head_bias: ``"keep"`` (default) or ``"prior"``.
+        prior_batches: of samples, drawn evenly from the training data, that ``head_bias`` looks at. Default 20: at 64
+            samples each a share of 1 % is known to a quarter of itself. Where samples cannot be had by index (streams,
+            samplers that choose) the first batch alone.
+        lsuv_tol: how near to 1 the variances have to come. Default .1, as in the paper.
         include: glob(s): only these. Default ``None``: all.
         exclude: glob(s): not these, parameters or layers.
         overwrite: whether weights and biases set by hand or loaded before the fit are initialised as well. Default
@@ -84,8 +105,8 @@ class WeightInitCallback(TuningCallback):
     Raises:
         ValueError: for an unknown scheme, distribution or type of argument.
         MisconfigurationException: at the start of fit: for a pattern that matches nothing; for lazy modules without
-            weights, and weights on the meta device or sharded already; with ``"auto"``, for strategies that shard
-            (FSDP, ModelParallel, DeepSpeed) and steps that cannot be run aside.
+            weights, and weights on the meta device or sharded already; where a batch is needed, for strategies that
+            shard (FSDP, ModelParallel, DeepSpeed) and steps that cannot be run aside.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -95,7 +116,7 @@ class WeightInitCallback(TuningCallback):
 
     Source:
         He et al. 2015; Glorot & Bengio 2010; LeCun et al. 1998; Saxe et al. 2014; Klambauer et al. 2017;
-        Jozefowicz et al. 2015.
+        Jozefowicz et al. 2015; Mishkin & Matas 2016; Goyal et al. 2017; Zhang et al. 2019; Lin et al. 2017.
     """
 
     def __init__(
@@ -105,26 +126,26 @@ class WeightInitCallback(TuningCallback):
         distribution: Distribution = "normal",
         bias: float | None = 0.0,
         forget_bias: float | None = 1.0,
+        residual: Residual = "keep",
+        head_bias: HeadBias = "keep",
+        prior_batches: int = 20,
+        lsuv_tol: float = 0.1,
         include: str | Iterable[str] | None = None,
         exclude: str | Iterable[str] = (),
         overwrite: bool = False,
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        check_numbers(distribution=distribution, bias=bias, forget_bias=forget_bias, seed=seed)
         globs = parse_globs("include", include), parse_globs("exclude", exclude) or ()
-        self.selection = Selection(parse_scheme(scheme), *globs, overwrite)
-        self.distribution: Distribution = distribution
-        self.bias = bias
-        self.forget_bias = forget_bias
-        self.seed = seed
+        selection = Selection(parse_scheme(scheme), *globs, overwrite)
+        self.options = InitOptions(
+            selection, distribution, bias, forget_bias, residual, head_bias, prior_batches, lsuv_tol, seed
+        )
         self.report_: InitReport | None = None
         self._fit = ""
         self._resumed = self._continues = False
-        self._attempts = 0
-        self._painter: Painter | None = None
+        self._run: InitRun | None = None
         self._call_off: Callable[[], None] | None = None
-        self._waiting: list[Target] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Arrange for the weights to be initialised as soon as all of them are there."""
@@ -133,17 +154,18 @@ class WeightInitCallback(TuningCallback):
             return
         self._abandon()
         sharded = isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy | DeepSpeedStrategy)
-        if sharded and self.selection.wants_batch:
+        if sharded and self.options.wants_batch:
             raise MisconfigurationException(
-                f"WeightInitCallback(scheme='auto') has to see the model at work, but {type(trainer.strategy).__name__}"
-                " shards its parameters before that. Name a scheme for each layer ('he', 'xavier', ...)."
+                f"WeightInitCallback({self.options.batch_wish()}) has to see the model at work, but"
+                f" {type(trainer.strategy).__name__} shards its parameters before that. Name a scheme for each layer"
+                " ('he', 'xavier', ...), and keep `residual` and `head_bias`."
             )
-        seed = torch.initial_seed() if self.seed is None else self.seed
+        seed = torch.initial_seed() if self.options.seed is None else self.options.seed
         seed, self._fit = trainer.strategy.broadcast((seed, uuid.uuid4().hex))
-        self.report_, self._attempts = InitReport(seed), 0
         self._resumed = self._continues = False
-        self._painter = Painter(pl_module, self.report_, self.distribution, self.bias, self.forget_bias)
-        self._call_off = after_configure_model(pl_module, lambda: self._start(trainer, pl_module))
+        run = self._run = InitRun(pl_module, self.options, seed)
+        self.report_ = run.report
+        self._call_off = after_configure_model(pl_module, lambda: run.start(trainer))
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Learn that the run resumes; finders of learning rate and batch size only put back what they saved before."""
@@ -157,37 +179,21 @@ class WeightInitCallback(TuningCallback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Whatever was to be restored is restored: say what has become of the weights."""
-        if self._resumed:
-            self._waiting = []
-            self._leave_alone(pl_module, "the run resumes from a checkpoint")
-        if not self._waiting:
-            self._finish(trainer)
+        if self._run is not None and self._resumed:
+            self._run.leave_alone("the run resumes from a checkpoint")
+        self._tell_if_done(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Look at the first batch, if a weight waits for that; at the next ones, if its step has no loss."""
-        if not self._waiting:
-            return
-        self._attempts += 1
-        uses = find_uses(trainer, pl_module, batch, batch_idx, self._waiting, attempt=self._attempts)
-        if uses is None:
-            return
-        targets, self._waiting = self._waiting, []
-        for target in targets:
-            use = uses[target.name]
-            if isinstance(use, str):
-                self._report.left_alone[target.name] = use
-            else:
-                self._fill(pl_module, target, use)
-                send_to_all(pl_module, (target.name, *target.biases))
-        self._finish(trainer)
+        if self._run is not None and self._run.is_waiting:
+            self._run.take_batch(trainer, batch, batch_idx)
+            self._tell_if_done(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say so, if the run was over before a weight's turn came."""
-        if self._waiting:
-            reason = "the run ended before a training step had a loss"
-            self._report.left_alone.update({target.name: reason for target in self._waiting})
-            self._waiting = []
-            self._finish(trainer)
+        if self._run is not None and self._run.is_waiting:
+            self._run.end("the run ended before a training step had a loss")
+            self._tell_if_done(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave nothing behind on the module."""
@@ -197,47 +203,17 @@ class WeightInitCallback(TuningCallback):
         """Leave nothing behind on the module."""
         self._abandon()
 
-    def _start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Fill what can be filled without a batch."""
-        if trainer.global_step > 0:
-            self._leave_alone(pl_module, "the trainer continues an earlier fit")
+    def _tell_if_done(self, trainer: Trainer) -> None:
+        if self._run is None or self._run.is_waiting:
             return
-        targets, self._report.left_alone = survey(pl_module, self.selection, Memory.of(pl_module))
-        for target in targets:
-            recipe = layer_recipe(target)
-            if target.choice == "auto" and recipe is None:
-                self._waiting.append(target)
-                for name in (target.name, *target.biases):
-                    Memory.of(pl_module).remember_fresh(name, pl_module.get_parameter(name))
-            else:
-                self._fill(pl_module, target, None if recipe is None else Use(recipe))
-
-    def _fill(self, pl_module: LightningModule, target: Target, use: Use | None) -> None:
-        if self._painter is not None:
-            self._painter.fill(target, use)
-            Memory.of(pl_module).handled.add(target.name)
-
-    def _leave_alone(self, pl_module: LightningModule, reason: str) -> None:
-        names = [name for name, parameter in pl_module.named_parameters() if parameter.dim() > 1]
-        Memory.of(pl_module).handled.update(names)
-        self._report.initialized.clear()
-        self._report.left_alone = dict.fromkeys(names, reason)
-
-    def _finish(self, trainer: Trainer) -> None:
-        order = {name: place for place, (name, _) in enumerate(trainer.lightning_module.named_parameters())}
-        self._report.initialized.sort(key=lambda row: order[row.name])
+        self._run.sort()
         if not (self._resumed and self._continues):  # the note of the run that is continued is there
-            Desk.of(trainer).journal.note(self._report.headline())
-        rank_zero_info(str(self._report))
-
-    @property
-    def _report(self) -> InitReport:
-        if self.report_ is None:
-            raise RuntimeError("WeightInitCallback has no report before `setup`.")
-        return self.report_
+            Desk.of(trainer).journal.note(self._run.report.headline())
+            for note in self._run.report.notes:
+                Desk.of(trainer).journal.note(note)
+        rank_zero_info(str(self._run.report))
 
     def _abandon(self) -> None:
         if self._call_off is not None:
             self._call_off()
-        self._call_off = self._painter = None
-        self._waiting = []
+        self._call_off = self._run = None

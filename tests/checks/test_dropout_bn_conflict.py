@@ -230,7 +230,10 @@ def test_bf16_autocast_hides_nothing() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"on_conflict": "fix"}, r"`on_conflict` must be one of \('warn', 'raise', 'disable'\), got 'fix'"),
+        (
+            {"on_conflict": "fix"},
+            r"`on_conflict` must be one of \('warn', 'raise', 'disable', 'move', 'uout'\), got 'fix'",
+        ),
         ({"severity": "bad"}, "`severity` must be one of 'info', 'warning', 'error', got 'bad'"),
     ],
 )

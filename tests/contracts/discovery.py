@@ -14,7 +14,12 @@ OBSERVER_ROOMS = ("checks", "monitors")
 
 ARGUMENTS: dict[str, dict[str, object]] = {
     # What a class can't do without; everything else has a default and is tested with it.
+    "MomentumSchedule": {"over": 4},  # a share of the run, the default, is refused where the run has no known length
+    "DecoupledWeightDecay": {"weight_decay": 0.01},
+    "ConvertBatchNorm": {"to": "group"},
+    "FreezeGuard": {"modules": "net"},
     "PlateauLR": {"monitor": "val_loss"},
+    "ScheduleLR": {"warmup": 3, "when_scheduled": "chain"},  # a rate that goes with PlateauLR
 }
 
 

@@ -24,6 +24,7 @@ from lightning_tuning import (
     LossSpikeGuard,
     NanLossGuard,
     PlateauLR,
+    ScheduleLR,
     Severity,
     StabilityProbe,
     TuningSuite,
@@ -46,10 +47,12 @@ WAYS: dict[str, Callable[[], pl.Callback]] = {
     "NanLossGuard that stops": lambda: NanLossGuard("stop"),
     "NanLossGuard that goes back": lambda: NanLossGuard("rollback", snapshot_every_n_steps=2),
     "PlateauLR by validation": lambda: PlateauLR("val_loss", interval="validation"),
+    "ScheduleLR with a schedule": lambda: ScheduleLR("StepLR", {"step_size": 3, "gamma": 0.9}, warmup=2),
     "StabilityProbe at every step": lambda: StabilityProbe(1),
     "UpdateMonitor at every step": lambda: UpdateMonitor(1),
     "TuningSuite that raises": lambda: TuningSuite(on_finding="raise"),
     "WeightInitCallback that needs no batch": lambda: WeightInitCallback("he"),
+    "WeightInitCallback with all it can": lambda: WeightInitCallback("lsuv", residual="zero", head_bias="prior"),
 }
 """Each with its defaults, and those whose arguments make them go another way."""
 
@@ -87,6 +90,8 @@ def test_alone(name: str) -> None:
 @every_way
 @pytest.mark.parametrize("run", RUNS)
 @pytest.mark.filterwarnings("ignore:.* If this was on purpose, ignore this warning:UserWarning")  # it was
+# Lightning steps any scheduler after a batch that made no step; of a module's own it says the same in these runs.
+@pytest.mark.filterwarnings(r"ignore:Detected call of `lr_scheduler.step\(\)` before:UserWarning")
 def test_odd_runs(way: str, run: str) -> None:
     if way == "PlateauLR" and "leaves epoch 0" in run:
         # No validation in that epoch, so no metric: Lightning refuses a ReduceLROnPlateau of the user's own there too.
@@ -273,7 +278,7 @@ def test_interrupted_by_the_keyboard(name: str, at: int) -> None:
     with pytest.raises(SystemExit):
         trainer.fit(model)
     assert trainer.interrupted
-    assert trainer.global_step == at
+    assert trainer.global_step == (at if name != "LRRangeTest" else 0)  # its sweep sees that batch before the run does
     fit(Mlp(), 8, callback)
 
 

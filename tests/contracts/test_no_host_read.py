@@ -24,7 +24,14 @@ from torch.optim.lr_scheduler import StepLR
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lightning_tuning import UpdateMonitor, functional
+from lightning_tuning import (
+    AdaptiveClipGuard,
+    DecoupledWeightDecay,
+    L1Penalty,
+    MaxNormConstraint,
+    UpdateMonitor,
+    functional,
+)
 from lightning_tuning.checks import Preflight
 from lightning_tuning.measure import GradientNorms, Landing, Meter
 from lightning_tuning.measure.gradients import GradientReader
@@ -103,7 +110,34 @@ def lstm_on(make: Callable[..., Tensor]) -> nn.LSTM:
     return lstm
 
 
+def with_gradient(make: Callable[..., Tensor], *shape: int, dtype: torch.dtype = torch.float32) -> nn.Parameter:
+    parameter = nn.Parameter(make(*shape, dtype=dtype))
+    parameter.grad = make(*shape, dtype=dtype)
+    return parameter
+
+
 CASES: dict[str, Callable[[Callable[..., Tensor]], Any]] = {
+    "adaptive_gradient_clip_": lambda make: functional.adaptive_gradient_clip_(
+        [with_gradient(make, 4, 3), with_gradient(make, 4, dtype=torch.float16)], 0.1, scale=make(())
+    ),
+    "add_elastic_net_gradients_": lambda make: functional.add_elastic_net_gradients_(
+        [with_gradient(make, 4, 3)], 0.1, 0.1, scale=make(())
+    ),
+    "clip_coefficient": lambda make: functional.clip_coefficient(make(()), make(())),
+    "clip_values_": lambda make: functional.clip_values_([make(3), make(2, dtype=torch.complex64)], make(())),
+    "decay_": lambda make: functional.decay_(make(3), make(())),
+    "elastic_net": lambda make: functional.elastic_net([make(3), make(4, dtype=torch.float16)], 0.1, 0.1),
+    "percentile_threshold": lambda make: functional.percentile_threshold(make(10)),
+    "push_norm_": lambda make: functional.push_norm_(make(10), make((), dtype=torch.int64), make(())),
+    "renorm_units_": lambda make: functional.renorm_units_(make(3, 4), 1.0),
+    "scale_gradients_": lambda make: functional.scale_gradients_([make(3), make(2, dtype=torch.float16)], make(())),
+    "soft_threshold_": lambda make: functional.soft_threshold_(make(3), make(())),
+    "unit_dims": lambda make: functional.unit_dims(lstm_on(make)),
+    "updated_norm_statistics": lambda make: functional.updated_norm_statistics(
+        make(()), make(()), make((), dtype=torch.int64), make(())
+    ),
+    "zero_counts": lambda make: functional.zero_counts([make(3), make(4)]),
+    "zscore_threshold": lambda make: functional.zscore_threshold(make(()), make(())),
     "activation_gain": lambda make: None,  # takes a function and no tensor, gives a float
     "fan_in_and_fan_out": lambda make: functional.fan_in_and_fan_out(make(4, 3, 5, 5)),
     "fingerprint": lambda make: [
@@ -119,11 +153,27 @@ CASES: dict[str, Callable[[Callable[..., Tensor]], Any]] = {
         for scheme in ("he", "xavier", "lecun")  # torch's own orthogonal_ can't run on a fake device
         for distribution in ("normal", "uniform")
     ],
+    "param_groups": lambda make: functional.param_groups(lstm_on(make), 0.1, layer_decay=0.5, weight_decay=0.1),
+    "load_state": lambda make: None,  # reads a file, and says so: weights that are not finite are refused
     "set_forget_bias_": lambda make: functional.set_forget_bias_(lstm_on(make)),
     "split_decay_groups": lambda make: functional.split_decay_groups(lstm_on(make), 0.1),
+    "suggest_lr": lambda make: None,  # takes numbers of the host, gives some
     "top_eigenvalue": lambda make: functional.top_eigenvalue(lambda x: [2 * x[0]], [make(4)], iterations=3)[:2],
     "join_norms": lambda make: functional.join_norms([make(()), make(())]),
     "separate_norms": lambda make: functional.separate_norms([make(3, 4), make(5), make(2, dtype=torch.float16)]),
+    "apply_dropout": lambda make: None,  # takes a module and looks at no value of it
+    "convert_batch_norm": lambda make: None,  # likewise: the new modules hold the same tensors
+    "dropout_rate": lambda make: None,  # takes numbers, gives one
+    "fixup_scale": lambda make: None,  # takes numbers, gives one
+    "frozen": lambda make: None,  # takes a module and looks at no value of it
+    "initialize_layer_": lambda make: None,  # of it a part can't run on a fake device: copy_, renorm or a slice
+    "log_odds_prior": lambda make: functional.log_odds_prior(make(()), 8.0),
+    "log_prior": lambda make: functional.log_prior(make(5)),
+    "momentum_at": lambda make: None,  # takes numbers, gives one
+    "recalibrate_batch_norm": lambda make: None,  # no module of torch with counters can be made on a fake device
+    "schedule_lr_config": lambda make: None,  # takes an optimizer's rates, which lie on the host
+    "set_momentum_": lambda make: None,  # likewise
+    "unit_variance_scale": lambda make: None,  # gives numbers: it reads a variance, once for each layer of a net
     "tensor_norms": lambda make: functional.tensor_norms([make(3, 4), make(5), make(2, dtype=torch.float16)]),
 }
 
@@ -212,6 +262,15 @@ class Optimizer:
     def __init__(self, module: nn.Module, *, fused: bool = False) -> None:
         self.param_groups = [{"params": list(module.parameters()), "lr": 0.1}]
         self._step_supports_amp_scaling = fused
+        self.after: list[Callable[..., None]] = []
+
+    def register_step_post_hook(self, hook: Callable[..., None]) -> SimpleNamespace:
+        self.after.append(hook)
+        return SimpleNamespace(remove=self.after.clear)
+
+    def step(self) -> None:
+        for hook in self.after:
+            hook(self, (), {})
 
 
 class Run:
@@ -314,6 +373,41 @@ def test_no_observer_reads_in_a_steady_step(name: str, events: list[Event]) -> N
             forget_queries(events)
     assert not any(event.waited for event in events)
     assert desk in trainer.callbacks
+
+
+ACTING = {
+    **{
+        f"AdaptiveClipGuard by {method}": functools.partial(AdaptiveClipGuard, method, threshold=threshold)
+        for method, threshold in (("percentile", None), ("zscore", 2.5), ("agc", 0.1), ("norm", 1.0), ("value", 1.0))
+    },
+    "L1Penalty": L1Penalty,
+    "L1Penalty by proximal steps": lambda: L1Penalty(l2=0.1, proximal=True),
+    "DecoupledWeightDecay": lambda: DecoupledWeightDecay(0.1),
+    "MaxNormConstraint": MaxNormConstraint,
+}
+"""What acts, and promises to read nothing all the same."""
+
+
+@pytest.mark.parametrize("fused", [False, True], ids=["plain", "fused with a GradScaler"])
+@pytest.mark.parametrize("name", ACTING)
+def test_what_acts_on_the_device_reads_nothing(name: str, fused: bool, events: list[Event]) -> None:
+    with fake_tensors() as make:
+        module = Net(make)
+        trainer = Run(module, make(()) if fused else None, fused=fused)
+        trainer.gradient_clip_val = None
+        callback = ACTING[name]()
+        callback.setup(trainer, module, "fit")
+        desk = Desk.of(trainer)
+        for starting in (callback, desk):
+            starting.on_train_start(trainer, module)
+        for _ in range(3):
+            with NoHostRead(landings=1):
+                step(trainer, [callback, desk], make)
+                if fused:
+                    trainer.optimizers[0].found_inf = make(())
+                trainer.optimizers[0].step()
+            forget_queries(events)
+    assert not any(event.waited for event in events)
 
 
 def forget_queries(events: list[Event]) -> None:

@@ -560,3 +560,15 @@ def test_pickles() -> None:
     callback = pickle.loads(pickle.dumps(WeightInitCallback({nn.Linear: "he", "*": nn.init.zeros_})))
     fit(Still(), callback)
     pickle.dumps(callback)
+
+
+def test_a_function_by_its_import_path_is_that_function() -> None:
+    by_name, itself = (
+        WeightInitCallback({"Linear": "torch.nn.init.zeros_"}),
+        WeightInitCallback({"Linear": torch.nn.init.zeros_}),
+    )
+    assert by_name.options.selection == itself.options.selection
+    with pytest.raises(ValueError, match=r"'torch\.nn\.init\.zeroes_' cannot be imported"):
+        WeightInitCallback("torch.nn.init.zeroes_")
+    with pytest.raises(ValueError, match=r"`scheme` must be one of .*got 'torch\.pi'"):
+        WeightInitCallback("torch.pi")

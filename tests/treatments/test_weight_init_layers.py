@@ -390,6 +390,12 @@ class TestPatterns:
             "0.0.weight": "orthogonal", "1.weight": "xavier", "3.weight": "lecun",
         }  # fmt: skip
 
+    def test_a_type_by_its_dotted_path_as_in_yaml(self) -> None:
+        assert (
+            rows(run(nn.Sequential(nn.Linear(8, 3)), {"torch.nn.Linear": "xavier", "*": "he"}))["0.weight"].scheme
+            == "xavier"
+        )
+
     def test_what_no_key_matches_is_left(self) -> None:
         callback = self.run({"net.0.*": "he", "*.1.weight": None})
         assert list(rows(callback)) == ["0.0.weight"]

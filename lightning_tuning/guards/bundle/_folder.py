@@ -15,9 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-fcntl: Any = None  # Windows has none; an open file cannot be removed there, which says as much as a lock
-if os.name == "posix":
-    import fcntl
+from lightning_tuning.runtime.whole_file import fcntl, lock, sync
 
 __all__ = ["FORMAT", "MANIFEST", "VERSION", "BundleError", "check_folder", "clean_up", "write_folder"]
 
@@ -57,7 +55,7 @@ def write_folder(parent: Path, name: str, fill: Callable[[Path], None]) -> Path:
         fill(folder)
         _seal(folder)
         final = _move(folder, parent, name)
-    _sync(parent)
+    sync(parent)
     with contextlib.suppress(OSError):
         (final / _LOCK).unlink()
     return final
@@ -143,7 +141,7 @@ def _new_folder(parent: Path) -> tuple[Path, IO[bytes]]:
             mark = (folder / _LOCK).open("xb")
             mark.write(FORMAT.encode())
             mark.flush()
-            if _lock(mark) is not False and os.path.samestat(os.fstat(mark.fileno()), (folder / _LOCK).stat()):
+            if lock(mark) is not False and os.path.samestat(os.fstat(mark.fileno()), (folder / _LOCK).stat()):
                 return folder, mark
         except FileNotFoundError:
             continue  # cleaned up by another run between two of these lines
@@ -151,19 +149,6 @@ def _new_folder(parent: Path) -> tuple[Path, IO[bytes]]:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         mark.close()
-
-
-def _lock(mark: IO[bytes]) -> bool | None:
-    """Whether the lock was had; ``None`` where there are no locks."""
-    if fcntl is None:
-        return None
-    try:
-        fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return None
-    return True
 
 
 def _is_own_folder(path: Path) -> bool:
@@ -184,7 +169,7 @@ def _remove_abandoned(folder: Path) -> bool:
             mark.unlink()
         else:
             with mark.open("rb+") as file:
-                if _lock(file) is not True:
+                if lock(file) is not True:
                     return False
                 shutil.rmtree(folder)
     except OSError:
@@ -198,12 +183,12 @@ def _seal(folder: Path) -> None:
     files = {}
     for path in sorted(folder.iterdir()):
         if path.name != _LOCK:
-            _sync(path)
+            sync(path)
             files[path.name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
     manifest = folder / MANIFEST
     manifest.write_text(json.dumps({"format": FORMAT, "version": VERSION, "files": files}, indent=2) + "\n", "utf-8")
-    _sync(manifest)
-    _sync(folder)
+    sync(manifest)
+    sync(folder)
 
 
 def _move(folder: Path, parent: Path, name: str) -> Path:
@@ -219,17 +204,6 @@ def _move(folder: Path, parent: Path, name: str) -> Path:
         else:
             return final
     raise AssertionError  # pragma: no cover  # numbers do not end
-
-
-def _sync(path: Path) -> None:
-    """Have the disk keep it; Windows has no such thing for folders."""
-    if os.name == "nt" and path.is_dir():
-        return
-    descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _sha256(path: Path) -> str:
