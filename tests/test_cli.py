@@ -78,6 +78,15 @@ def test_optimizers_are_compared_beside_rules(
     assert max(map(len, printed.splitlines())) <= 100
 
 
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_no_figure_of_an_optimizer_is_cut_short(
+    columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main(["explain", "optimizers"]) == 0
+    assert "…" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("code", ["LT701", "LT702", "LT703"])
 def test_causes_are_listed_with_their_remedies(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, code: str

@@ -69,6 +69,24 @@ def _script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     sys.modules.pop("their_script", None)
 
 
+def test_a_projects_settings_count_and_nothing_ends_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Real runs may be ended by the first finding; here all of them are wanted."""
+    text = '[tool.lightning-tuning]\non-finding = "raise"\nignore = ["LT410"]\n'
+    Path("pyproject.toml").write_text(text, encoding="utf-8")
+    arguments = ["check", "their_script:Sick", "--accelerator", "cpu", "--batches", "2", "--json"]
+    assert main(arguments) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert "LT410" not in {finding["code"] for finding in report["findings"]}
+    Path("pyproject.toml").write_text(text.replace("ignore", "ignor"), encoding="utf-8")
+    assert main(arguments) == 2
+    assert "Did you mean 'ignore'?" in capsys.readouterr().err
+    Path("pyproject.toml").unlink()
+    main(arguments)
+    assert "LT410" in {finding["code"] for finding in json.loads(capsys.readouterr().out)["findings"]}
+
+
 def test_a_healthy_model_exits_0(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "their_script:Mlp", "--accelerator", "cpu", "--batches", "2"]) == 0
     printed = capsys.readouterr().out

@@ -23,8 +23,8 @@ def optimizer_comparison(width: int) -> list[RenderableType]:
         True
     """
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for column in ("optimizer", "state per weight", "lr of torch", "usual lr", "weight_decay", "first step"):
-        table.add_column(column, no_wrap=True)
+    for column in ("optimizer", "state", "lr of torch", "usual lr", "decay", "first step"):
+        table.add_column(column, overflow="fold")  # figures are never cut short
     for name, facts in OPTIMIZERS.items():
         table.add_row(
             Text(name, "bold"),
@@ -34,7 +34,7 @@ def optimizer_comparison(width: int) -> list[RenderableType]:
             Text(f"{facts.default_decay:g}"),
             Text(_first_step(facts)),
         )
-    about = "state: float32 weights take 4 bytes per number. weight_decay: torch's default. first step: of a weight."
+    about = "state: numbers of 4 bytes per weight. decay: torch's default for weight_decay. first step: of a weight."
     parts: list[RenderableType] = [Text("Optimizers of torch", "bold"), Text(), table, Text(about, "dim"), Text()]
     for name, facts in OPTIMIZERS.items():
         card = Table.grid(padding=(0, 2, 0, 0))

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import logging
 import sys
-import traceback
 import warnings
 
 import lightning.pytorch as pl
@@ -15,8 +13,10 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_tuning.checks import Preflight
 from lightning_tuning.cli._config import UsageError
+from lightning_tuning.cli._outcome import outcome_of
 from lightning_tuning.cli._subject import subject_of, trainer_settings, with_train_loader
 from lightning_tuning.findings import Journal, Severity, TuningWarning
+from lightning_tuning.findings.settings import settings_here
 from lightning_tuning.suite import TuningSuite
 
 __all__ = ["check"]
@@ -24,16 +24,10 @@ __all__ = ["check"]
 
 def check(arguments: argparse.Namespace) -> int:
     """Do what the command line asks, and return its exit status."""
-    with contextlib.redirect_stdout(sys.stderr) if arguments.json else contextlib.nullcontext():
-        try:
-            trainer, preflight = _run(arguments)
-        except UsageError as error:
-            sys.stderr.write(f"lightning-tuning: {error}\n")
-            return 2
-        except (Exception, SystemExit) as error:  # noqa: BLE001  # the user's code may raise anything; Ctrl-C is one too
-            traceback.print_exc(file=sys.stderr)
-            sys.stderr.write(f"lightning-tuning: the run broke off with {type(error).__name__}; nothing was checked.\n")
-            return 2
+    outcome = outcome_of(_run, arguments, undone="nothing was checked")
+    if outcome is None:
+        return 2
+    trainer, preflight = outcome
     journal = Journal.of(trainer)
     findings = journal.findings
     if arguments.json:
@@ -58,13 +52,18 @@ def _run(arguments: argparse.Namespace) -> tuple[pl.Trainer, Preflight]:
     # Where nobody knows how long the real run is, nobody can say what its schedule and its decay come to.
     ignore = [*arguments.ignore, *([] if settings.get("max_epochs") else ["LT5", "LT406"])]
     settings.setdefault("max_epochs", 1000)  # Lightning's own default
+    try:
+        ignore += settings_here().ignore or ()
+        suite = TuningSuite(ignore=ignore, on_finding="warn")  # whatever real runs do: here all is to be told
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     preflight = Preflight(max_seconds=arguments.max_seconds, then_stop=arguments.batches)
     try:
         trainer = pl.Trainer(
             **settings,
             accelerator=arguments.accelerator,
             devices=1,
-            callbacks=[TuningSuite(ignore=ignore), preflight],
+            callbacks=[suite, preflight],
             limit_val_batches=arguments.batches,
             num_sanity_val_steps=0,
             logger=False,

@@ -9,7 +9,6 @@ import logging
 import math
 import statistics
 import sys
-import traceback
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -22,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_tuning.cli._config import UsageError
+from lightning_tuning.cli._outcome import outcome_of
 from lightning_tuning.cli._subject import subject_of, trainer_settings, with_train_loader
 from lightning_tuning.findings import Finding, Journal, TuningWarning
 from lightning_tuning.reporters.beside import print_beside_bars
@@ -47,16 +47,9 @@ class _Tested(Exception):  # noqa: N818  # no error: everything that was asked f
 
 def lr(arguments: argparse.Namespace) -> int:
     """Do what the command line asks, and return its exit status."""
-    with contextlib.redirect_stdout(sys.stderr) if arguments.json else contextlib.nullcontext():
-        try:
-            result = _run(arguments)
-        except UsageError as error:
-            sys.stderr.write(f"lightning-tuning: {error}\n")
-            return 2
-        except (Exception, SystemExit) as error:  # noqa: BLE001  # the user's code may raise anything; Ctrl-C is one too
-            traceback.print_exc(file=sys.stderr)
-            sys.stderr.write(f"lightning-tuning: the run broke off with {type(error).__name__}; nothing was tried.\n")
-            return 2
+    result = outcome_of(_run, arguments, undone="nothing was tried")
+    if result is None:
+        return 2
     if arguments.json:
         report = {**result.to_dict(), "verified": result.verified, "reason": result.reason}
         sys.stdout.write(json.dumps(report, indent=2) + "\n")

@@ -122,7 +122,8 @@ class Settings:
         ignore = tuple(word[1:] for word in others if word.startswith("-"))
         select = tuple(word for word in others if not word.startswith("-"))
         for word in select:
-            if near := difflib.get_close_matches(word.lower(), _WORDS, n=1):
+            is_word = word.replace("-", "").isalpha()  # a glob on names is none
+            if is_word and (near := difflib.get_close_matches(word.lower(), _WORDS, n=1)):
                 raise ValueError(f"{ENVIRONMENT}={text}: {word!r} is no setting. Did you mean {near[0]!r}?")
         return cls(select=select or None, ignore=ignore or None, checks_only=("check-only" in base) or None)
 

@@ -25,8 +25,8 @@ LT301 = register(
             "Wide layers suffer little, so this is advice until the shift is measured."
         ),
         remedy=(
-            "move the dropout behind the last batch norm, or set its p to 0: "
-            "`Trainer(callbacks=[DropoutBNConflictWarning(on_conflict='disable')])` to try."
+            "move the dropout behind the last batch norm, or set its p to 0: to try, "
+            "`DropoutBNConflictWarning(on_conflict='move')`, or `'disable'`."
         ),
         source="Li et al. 2019, Understanding the Disharmony between Dropout and Batch Normalization, sections 3-4",
     )

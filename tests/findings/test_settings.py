@@ -30,6 +30,7 @@ def _no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
         ("recommended,-LT405", Settings(ignore=("LT405",))),
         ("LT3,LT4,-LT405", Settings(select=("LT3", "LT4"), ignore=("LT405",))),
         ("-encoder.*", Settings(ignore=("encoder.*",))),
+        ("check.*,off.*", Settings(select=("check.*", "off.*"))),  # modules of these names
         ("exploding-gradient", Settings(select=("exploding-gradient",))),
         ("off", None),
         (" OFF ", None),
