@@ -19,9 +19,7 @@ import argparse
 import functools
 import itertools
 import logging
-import random
 import statistics
-import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -29,72 +27,14 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-import torch.nn.functional as F
+from nets import MODELS
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from turns import Clock, one_round
 
 import lightning_tuning as lt
 from lightning_tuning import monitors
 
-SETTLING = 60
-"""Steps before the clock starts: the last of the checks that look at more than the first step are done by then."""
-
-
-class Synthetic(pl.LightningModule):
-    """A classifier on fixed random batches: the work of a step without the work of loading data."""
-
-    def __init__(self, net: nn.Module, shape: tuple[int, ...], batch_size: int) -> None:
-        super().__init__()
-        self.net, self.shape, self.batch_size = net, shape, batch_size
-
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:  # noqa: D102
-        x, y = batch
-        loss = F.cross_entropy(self.net(x), y)
-        self.log("train_loss", loss)
-        return loss
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:  # noqa: D102
-        return torch.optim.Adam(self.parameters(), lr=1e-3)
-
-    def batches(self, count: int) -> DataLoader[Any]:
-        """``count`` batches, the same few again and again."""
-        generator = torch.Generator().manual_seed(0)
-        few = [
-            (
-                torch.randn(self.batch_size, *self.shape, generator=generator),
-                torch.randint(10, (self.batch_size,), generator=generator),
-            )
-            for _ in range(8)
-        ]
-        return DataLoader([few[i % len(few)] for i in range(count)], batch_size=None)  # type: ignore[arg-type]
-
-
-def mlp() -> Synthetic:
-    """The MNIST MLP: 784-256-10, batch 128."""
-    return Synthetic(nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 10)), (784,), 128)
-
-
-def cnn() -> Synthetic:
-    """Three blocks of convolution, batch norm, ReLU and pooling on 28 x 28 images, batch 64."""
-    widths = (1, 16, 32, 64)
-    blocks = [
-        layer
-        for i, o in itertools.pairwise(widths)
-        for layer in (nn.Conv2d(i, o, 3, padding=1, bias=False), nn.BatchNorm2d(o), nn.ReLU(), nn.MaxPool2d(2))
-    ]
-    return Synthetic(nn.Sequential(*blocks, nn.Flatten(), nn.Linear(64 * 9, 10)), (1, 28, 28), 64)
-
-
-def transformer() -> Synthetic:
-    """Six pre-norm encoder layers of width 64 on 32 tokens, batch 16."""
-    layer = nn.TransformerEncoderLayer(64, 4, 128, batch_first=True, norm_first=True)
-    encoder = nn.TransformerEncoder(layer, 6, enable_nested_tensor=False)
-    return Synthetic(nn.Sequential(encoder, nn.Flatten(), nn.Linear(32 * 64, 10)), (32, 64), 16)
-
-
-MODELS: dict[str, Callable[[], Synthetic]] = {"mlp": mlp, "cnn": cnn, "transformer": transformer}
 STEPS = {"mlp": 11, "cnn": 4, "transformer": 4}
 """Of a turn, the first of them not counted: some tens of milliseconds, for which a machine keeps its speed."""
 
@@ -121,71 +61,6 @@ ATTACHED: dict[str, Callable[[], list[pl.Callback]]] = {
 
 ARGUMENTS: dict[str, dict[str, Any]] = {"detect_anomaly=True, no callback": {"detect_anomaly": True}}
 """Of the ``Trainer``: what torch itself offers for finding a NaN, for comparison with the guard."""
-
-
-class Clock(pl.Callback):
-    """Times a run that waits for its turn, once it is settled.
-
-    Args:
-        read: the clock.
-        length: steps in a turn.
-        turns: how many there will be.
-        anomaly: whether torch's anomaly detection is on in them; it is one flag for all threads.
-    """
-
-    def __init__(self, read: Callable[[], float], length: int, turns: int, *, anomaly: bool) -> None:
-        self.read, self.length, self.turns, self.anomaly = read, length, turns, anomaly
-        self.may_go, self.has_paused = threading.Semaphore(0), threading.Semaphore(0)
-        self.starts: list[float] = []
-        self.steps: list[list[float]] = []
-        self.failed: BaseException | None = None
-
-    def on_fit_start(self, *_: Any) -> None:  # noqa: D102
-        self.starts.append(self.read())
-
-    def on_train_batch_start(self, *_: Any) -> None:  # noqa: D102
-        self.starts.append(self.read())
-        done = len(self.starts) - 2 - SETTLING
-        if not self.turns or done < 0 or done % self.length:
-            return
-        if done:
-            turn = itertools.pairwise(self.starts[-self.length :])
-            self.steps.append([after - before for before, after in turn])
-        self.pause()
-        self.starts[-1] = self.read()
-
-    def pause(self) -> None:
-        """Let others go on, until it is this run's turn."""
-        self.has_paused.release()
-        self.may_go.acquire()
-        torch.autograd.set_detect_anomaly(self.anomaly)  # type: ignore[no-untyped-call]
-
-    def go_on(self) -> None:
-        """Give this run a turn, from another thread, and wait for its end."""
-        self.may_go.release()
-        self.has_paused.acquire()
-        if self.failed is not None:
-            raise self.failed
-
-    @property
-    def once(self) -> float:
-        """Seconds from the start of the fit to the second batch."""
-        return self.starts[2] - self.starts[0]
-
-    @property
-    def batches(self) -> int:
-        """That the run takes."""
-        return SETTLING + self.turns * self.length + 1 if self.turns else 3
-
-    @property
-    def per_step(self) -> list[float]:
-        """Median step of each turn, in seconds."""
-        return [statistics.median(steps) for steps in self.steps]
-
-    @property
-    def mean(self) -> float:
-        """Mean of all steps, with those in it that a monitor looks at more closely."""
-        return statistics.fmean(itertools.chain.from_iterable(self.steps))
 
 
 class Silent:
@@ -218,53 +93,17 @@ def fit(model: str, attached: str, clock: Clock) -> None:
     trainer.fit(module, module.batches(clock.batches))
 
 
-def start(model: str, attached: str, clock: Clock) -> threading.Thread:
-    """A run that is settled and waits for its turn."""
-
-    def run() -> None:
-        try:
-            fit(model, attached, clock)
-        except BaseException as error:  # noqa: BLE001  # it is raised again where the others are waited for
-            clock.failed = error
-        clock.has_paused.release()
-
-    thread = threading.Thread(target=run, name=attached, daemon=True)
-    thread.start()
-    clock.has_paused.acquire()
-    if clock.failed is not None:
-        raise clock.failed
-    return thread
-
-
-def one_round(
-    model: str, names: list[str], length: int, turns: int, read: Callable[[], float]
-) -> dict[str, tuple[Clock, Clock]]:
-    """All of ``names`` on fresh models: the first batches of each, one after the other; and the rest side by side."""
-    anomaly = {name: ARGUMENTS.get(name, {}).get("detect_anomaly", False) for name in names}
-    first = {name: Clock(read, length, 0, anomaly=anomaly[name]) for name in names}
-    for name, clock in first.items():
-        fit(model, name, clock)
-    clocks = {name: Clock(read, length, turns, anomaly=anomaly[name]) for name in names}
-    threads = [start(model, name, clock) for name, clock in clocks.items()]
-    waiting = list(clocks.values())
-    for _ in range(turns):
-        random.shuffle(waiting)
-        for clock in waiting:
-            clock.go_on()
-    for clock, thread in zip(clocks.values(), threads, strict=True):
-        clock.may_go.release()  # the last batch
-        thread.join()
-        if clock.failed is not None:
-            raise clock.failed
-    return {name: (first[name], clocks[name]) for name in names}
-
-
 def bench(
     model: str, attached: list[str], *, rounds: int, turns: int, read: Callable[[], float], console: Console
 ) -> None:
     """Measure the named ones of :data:`ATTACHED` on one model and print the table."""
     names, length = ["bare Trainer", *attached], STEPS[model]
-    tables = [one_round(model, names, length, turns, read) for _ in range(rounds)]
+    fits = {name: functools.partial(fit, model, name) for name in names}
+
+    def make_clock(name: str, turns: int) -> Clock:
+        return Clock(read, length, turns, anomaly=ARGUMENTS.get(name, {}).get("detect_anomaly", False))
+
+    tables = [one_round(fits, make_clock, turns) for _ in range(rounds)]
     title = f"{model}: {MODELS[model].__doc__} {rounds} rounds of {turns} turns of {length} steps, one thread"
     table = Table("callback", title=title, title_justify="left")
     for column in ("ms per step", "ratio", "quartiles", "+-", "of means", "once, ms", "once, in steps"):
