@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from lightning_tuning.functional._numbers import is_number
 
 __all__ = ["BatchRenorm", "BatchRenorm1d", "BatchRenorm2d", "BatchRenorm3d", "check_renorm_arguments"]
 
@@ -126,8 +127,7 @@ def check_renorm_arguments(*, r_max: Any, d_max: Any, r_steps: Any, d_steps: Any
         ValueError: naming the argument, the value got and what is allowed.
     """
     for name, value, least in (("r_max", r_max, 1), ("d_max", d_max, 0)):
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if not is_number or value < least:
+        if not is_number(value) or value < least:
             raise ValueError(f"`{name}` must be a finite number of at least {least}, got {value!r}.")
     for name, steps in (("r_steps", r_steps), ("d_steps", d_steps)):
         whole = isinstance(steps, tuple | list) and len(steps) == 2 and all(type(step) is int for step in steps)

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from lightning_tuning.functional._numbers import is_number
 from lightning_tuning.functional.inserted_layers import Side, insert_layer, inserted_layer
 from lightning_tuning.functional.module_globs import select_modules
 
-__all__ = ["Shape", "UOut", "apply_dropout", "check_rate", "dropout_rate", "dropout_setting", "is_number"]
+__all__ = ["Shape", "UOut", "apply_dropout", "check_rate", "dropout_rate", "dropout_setting"]
 
 Shape: TypeAlias = Literal["linear", "cosine", "exponential", "step"]
 
@@ -165,8 +166,3 @@ def check_rate(argument: str, rate: Any) -> None:
     """
     if not is_number(rate) or not 0 <= rate < 1:
         raise ValueError(f"`{argument}` must be at least 0 and less than 1, got {rate!r}.")
-
-
-def is_number(value: Any) -> bool:
-    """Whether ``value`` is a finite number, and no bool."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

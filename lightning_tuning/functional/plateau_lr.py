@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from lightning_tuning.functional._numbers import is_number
 
 __all__ = ["check_plateau_arguments", "plateau_lr_config"]
 
@@ -116,7 +117,7 @@ def check_plateau_arguments(
         raise ValueError(f"`mode` must be 'min' or 'max', got {mode!r}.")
     if threshold_mode not in ("rel", "abs"):
         raise ValueError(f"`threshold_mode` must be 'rel' or 'abs', got {threshold_mode!r}.")
-    if not _is_number(factor) or not 0 < factor < 1:
+    if not is_number(factor) or not 0 < factor < 1:
         raise ValueError(f"`factor` must be between 0 and 1, both excluded, got {factor!r}.")
     for name, count, least in (("patience", patience, 0), ("cooldown", cooldown, 0), ("frequency", frequency, 1)):
         if name == "frequency" and count is None:
@@ -124,14 +125,10 @@ def check_plateau_arguments(
         if not isinstance(count, int) or isinstance(count, bool) or count < least:
             raise ValueError(f"`{name}` must be an integer of at least {least}, got {count!r}.")
     rates = list(min_lr) if isinstance(min_lr, Sequence) and not isinstance(min_lr, str) else [min_lr]
-    if not rates or not all(_is_number(rate) and rate >= 0 for rate in rates):
+    if not rates or not all(is_number(rate) and rate >= 0 for rate in rates):
         raise ValueError(f"`min_lr` must be a finite number of at least 0, or one per parameter group, got {min_lr!r}.")
     for name, value in (("threshold", threshold), ("eps", eps)):
-        if not _is_number(value) or value < 0:
+        if not is_number(value) or value < 0:
             raise ValueError(f"`{name}` must be a finite number of at least 0, got {value!r}.")
     if threshold_mode == "rel" and threshold >= 1:  # nothing beats inf * (1 - 1), the first reading neither
         raise ValueError(f"`threshold` must be less than 1 with threshold_mode='rel', got {threshold!r}.")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

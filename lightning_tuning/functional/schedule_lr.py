@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +18,7 @@ from torch.optim.lr_scheduler import (
     SequentialLR,
 )
 
+from lightning_tuning.functional._numbers import is_number
 from lightning_tuning.functional._scheduler_factory import (
     MakeScheduler,
     build_scheduler,
@@ -191,7 +191,7 @@ def check_schedule_arguments(
     is_count = isinstance(warmup, int) and not isinstance(warmup, bool) and warmup >= 0
     if not is_count and not (isinstance(warmup, float) and 0 <= warmup < 1):
         raise ValueError(f"`warmup` must be an integer of at least 0, or a fraction below 1, got {warmup!r}.")
-    if warmup_start is not None and not (_is_number(warmup_start) and 0 < warmup_start <= 1):
+    if warmup_start is not None and not (is_number(warmup_start) and 0 < warmup_start <= 1):
         raise ValueError(f"`warmup_start` must be None, or above 0 and at most 1, got {warmup_start!r}.")
     if interval not in ("step", "epoch"):
         raise ValueError(f"`interval` must be 'step' or 'epoch', got {interval!r}.")
@@ -211,7 +211,3 @@ def check_schedule_arguments(
     if warmup and is_one_cycle(resolve_scheduler(scheduler)):
         raise ValueError(f"`warmup` must be 0 with OneCycleLR, which warms up by itself (`pct_start`), got {warmup!r}.")
     return given
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any, Literal, get_args
 
+from lightning_tuning.functional._numbers import is_number
+
 __all__ = ["Method", "checked_threshold"]
 
 Method = Literal["percentile", "zscore", "agc", "value", "norm"]
@@ -20,7 +22,7 @@ def checked_threshold(method: Any, *, percentile: Any, window: Any, threshold: A
     """
     if method not in get_args(Method):
         raise ValueError(f"`method` must be one of {get_args(Method)}, got {method!r}.")
-    if not _is_number(percentile) or not 0 <= percentile <= 100:
+    if not is_number(percentile) or not 0 <= percentile <= 100:
         raise ValueError(f"`percentile` must be between 0 and 100, got {percentile!r}.")
     for name, count in (("window", window), ("warmup", warmup)):
         if type(count) is not int or count < 1:
@@ -29,11 +31,8 @@ def checked_threshold(method: Any, *, percentile: Any, window: Any, threshold: A
         raise ValueError(f"`warmup` must be at most `window` ({window}), got {warmup}.")
     if method == "percentile" and threshold is not None:
         raise ValueError(f"`threshold` must be None for method='percentile', got {threshold!r}.")
-    bound: Any = _DEFAULTS[method] if threshold is None else threshold
-    if not _is_number(bound) or not bound > 0 or (math.isinf(bound) and threshold is not None):
+    if threshold is None and (default := _DEFAULTS[method]) is not None:
+        return default
+    if not is_number(threshold) or threshold <= 0:
         raise ValueError(f"`threshold` must be a number above 0 for method={method!r}, got {threshold!r}.")
-    return float(bound)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return float(threshold)

@@ -18,7 +18,7 @@ from lightning_tuning.guards._clip_arguments import Method, checked_threshold
 from lightning_tuning.guards._clip_parts import PartClipper, norm_after, refuse_run
 from lightning_tuning.guards._clip_tally import Tally, clip_note
 from lightning_tuning.guards._clip_thresholds import Fixed, Percentile, Threshold, ZScore
-from lightning_tuning.measure import Meter, scale_left_in
+from lightning_tuning.measure import Meter, optimizer_index, scale_left_in
 from lightning_tuning.runtime import Desk, TuningCallback
 from lightning_tuning.runtime.sparing import nothing_more_raised
 
@@ -141,7 +141,7 @@ class AdaptiveClipGuard(TuningCallback):
         if not norms.names or not (gradients or self._may_lack_all):
             return  # somebody has dropped this update
         norm = norms.total if isinstance(norms.total, Tensor) else torch.tensor(norms.total)
-        index = _index_of(trainer, optimizer)
+        index = optimizer_index(trainer, optimizer)
         tally = self._tally_of(index, norm.device)
         if self._parts is not None:
             scale = scale_left_in(getattr(trainer.precision_plugin, "scaler", None), optimizer)
@@ -230,7 +230,3 @@ class AdaptiveClipGuard(TuningCallback):
         if desk is not None and note is not None and not self._has_told:
             self._has_told = True
             desk.journal.note(note)
-
-
-def _index_of(trainer: Trainer, optimizer: Optimizer) -> int:
-    return next((i for i, one in enumerate(trainer.optimizers) if getattr(one, "optimizer", one) is optimizer), 0)

@@ -1,5 +1,6 @@
 """The numbers of a step, measured once per trainer and shared; and whether the run learns."""
 
+from lightning_tuning.measure._position import optimizer_index
 from lightning_tuning.measure.curve import LossCurve, Point
 from lightning_tuning.measure.gradients import GradientNorms, plain_name, scale_left_in
 from lightning_tuning.measure.landing import Landing
@@ -15,6 +16,7 @@ __all__ = [
     "Point",
     "Progress",
     "Reading",
+    "optimizer_index",
     "plain_name",
     "scale_left_in",
 ]

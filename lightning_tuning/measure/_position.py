@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 from torch.optim import Optimizer
 
-__all__ = ["Position"]
+__all__ = ["Position", "optimizer_index"]
 
 
 class Position:
@@ -50,10 +50,15 @@ class Position:
 
     def index_of(self, optimizer: Optimizer) -> int:
         """The place of ``optimizer``, wrapped or not, among the trainer's."""
-        optimizers = self._trainer.optimizers
-        if len(optimizers) < 2:
-            return 0
-        return next((i for i, known in enumerate(optimizers) if _raw(known) is _raw(optimizer)), 0)
+        return optimizer_index(self._trainer, optimizer)
+
+
+def optimizer_index(trainer: Trainer, optimizer: Optimizer) -> int:
+    """The place of ``optimizer``, wrapped or not, among the trainer's; 0 if it is none of them."""
+    optimizers = trainer.optimizers
+    if len(optimizers) < 2:
+        return 0
+    return next((i for i, known in enumerate(optimizers) if _raw(known) is _raw(optimizer)), 0)
 
 
 def _raw(optimizer: Any) -> Optimizer:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_tuning.functional import global_norm, tensor_norms
-from lightning_tuning.measure import Meter, Reading
+from lightning_tuning.measure import Meter, Reading, optimizer_index
 from lightning_tuning.rules.clipping_always import ClippingJudge
 from lightning_tuning.rules.gradient_spread import is_adaptive
 from lightning_tuning.runtime import Desk, Sparing, TuningCallback
@@ -119,7 +119,7 @@ class ClippingMonitor(TuningCallback):
             return
         meter = self._meter or Desk.of(trainer).meter
         norms = meter.gradient_norms(optimizer, self)
-        index = _index_of(trainer, optimizer)
+        index = optimizer_index(trainer, optimizer)
         title, lr = type(optimizer).__name__, optimizer.param_groups[0].get("lr")
         self._facts[index] = _Facts(
             where=f"{title} {index}" if self._optimizers > 1 else title,
@@ -202,7 +202,3 @@ class ClippingMonitor(TuningCallback):
         finding = judge.finding(where=facts.where, lr=facts.lr, adaptive=facts.adaptive)
         if finding is not None:
             desk.journal.report(finding, step=step, epoch=facts.epoch)
-
-
-def _index_of(trainer: Trainer, optimizer: Optimizer) -> int:
-    return next((i for i, one in enumerate(trainer.optimizers) if getattr(one, "optimizer", one) is optimizer), 0)

@@ -8,12 +8,10 @@ from collections.abc import Iterator, Sequence
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
+from lightning_tuning.functional.decay_groups import norm_parameters
 from lightning_tuning.measure import plain_name
 
-__all__ = ["NORM_LAYERS", "means", "picked_parameters"]
-
-NORM_LAYERS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
-"""Torch's own normalization layers."""
+__all__ = ["means", "picked_parameters"]
 
 
 def means(pattern: str, parameter: str, module: nn.Module) -> bool:
@@ -41,7 +39,7 @@ def picked_parameters(
         module: a LightningModule; tied parameters come once.
         include: patterns, see :func:`means`.
         exclude: likewise; ``None`` for biases (whatever is called so, of recurrent and attention layers too) and
-            torch's own normalization layers.
+            normalization layers, see :func:`~lightning_tuning.functional.split_decay_groups`.
 
     Raises:
         MisconfigurationException: for a pattern that matches nothing, or if no parameter is left.
@@ -57,9 +55,10 @@ def picked_parameters(
             if not any(means(pattern, name, owner) for name, owner, _ in owned):
                 raise MisconfigurationException(f"{who}: `{argument}` {pattern!r} matches no parameter of this module.")
     picked: dict[str, nn.Parameter] = {}
+    of_norms = norm_parameters(module)
     for name, owner, parameter in owned:
         if exclude is None:
-            is_excluded = "bias" in name.rpartition(".")[2] or isinstance(owner, NORM_LAYERS)
+            is_excluded = "bias" in name.rpartition(".")[2] or id(parameter) in of_norms
         else:
             is_excluded = any(means(pattern, name, owner) for pattern in exclude)
         if parameter.requires_grad and not is_excluded and any(means(pattern, name, owner) for pattern in include):

@@ -11,12 +11,13 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
 
 __all__ = [
+    "entries_of",
     "extend_configure_optimizers",
     "optimizer_indices",
     "optimizers_and_schedulers",
     "pick",
     "restore_configure_optimizers",
-    "schedule_of",
+    "scheduler_in",
 ]
 
 _HOOK = "configure_optimizers"
@@ -63,13 +64,14 @@ def optimizers_and_schedulers(configured: Any) -> tuple[list[Optimizer], list[An
     return optimizers, schedulers
 
 
-def schedule_of(optimizer: Optimizer, schedulers: list[Any]) -> Any | None:
-    """The entry among ``schedulers`` that already drives ``optimizer``."""
-    for entry in schedulers:
-        scheduler = entry.get("scheduler") if isinstance(entry, dict) else entry
-        if getattr(scheduler, "optimizer", None) is optimizer:
-            return entry
-    return None
+def entries_of(optimizer: Optimizer, entries: list[Any]) -> list[Any]:
+    """What of ``entries`` (schedulers, or dicts with one) drives ``optimizer``."""
+    return [entry for entry in entries if getattr(scheduler_in(entry), "optimizer", None) is optimizer]
+
+
+def scheduler_in(entry: Any) -> Any:
+    """The scheduler of an entry."""
+    return entry.get("scheduler") if isinstance(entry, dict) else entry
 
 
 def optimizer_indices(optimizer: Any) -> tuple[int, ...] | None:

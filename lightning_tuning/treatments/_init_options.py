@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any, Literal, get_args
 
+from lightning_tuning.functional._numbers import is_number
 from lightning_tuning.functional.initialization import Distribution
 from lightning_tuning.treatments._init_survey import Selection
 
@@ -39,13 +39,13 @@ class InitOptions:
             if (value := getattr(self, argument)) not in get_args(allowed):
                 raise ValueError(f"`{argument}` must be one of {get_args(allowed)}, got {value!r}.")
         for argument, value in (("bias", self.bias), ("forget_bias", self.forget_bias)):
-            if value is not None and not _is_number(value):
+            if value is not None and not is_number(value):
                 raise ValueError(f"`{argument}` must be a number or None, got {value!r}.")
         if self.seed is not None and not _is_integer(self.seed):
             raise ValueError(f"`seed` must be an integer or None, got {self.seed!r}.")
         if not (_is_integer(self.prior_batches) and self.prior_batches > 0):
             raise ValueError(f"`prior_batches` must be an integer of at least 1, got {self.prior_batches!r}.")
-        if not (_is_number(self.lsuv_tol) and 0 < self.lsuv_tol < math.inf):
+        if not (is_number(self.lsuv_tol) and self.lsuv_tol > 0):
             raise ValueError(f"`lsuv_tol` must be positive and finite, got {self.lsuv_tol!r}.")
         if self.residual == "fixup" and any(choice == "lsuv" for _, choice in self.selection.schemes):
             raise ValueError(
@@ -69,10 +69,6 @@ class InitOptions:
         if self.head_bias != "keep":
             return f"head_bias={self.head_bias!r}"
         return "scheme='lsuv'" if any(choice == "lsuv" for _, choice in self.selection.schemes) else "scheme='auto'"
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_integer(value: Any) -> bool:

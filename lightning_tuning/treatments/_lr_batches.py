@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import random
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.connectors.data_connector import (
     _process_dataloader,
@@ -20,11 +17,10 @@ from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from lightning_tuning.runtime.training_samples import keep_generators
 from lightning_tuning.trace._restore import Restorer
 
 __all__ = ["batches_aside"]
-
-_LEADS_ON = ("dataset", "datasets", "sampler", "batch_sampler", "data_source", "iterables")
 
 
 def batches_aside(trainer: Trainer, pl_module: LightningModule) -> Iterator[tuple[Any, int]]:
@@ -52,7 +48,7 @@ def batches_aside(trainer: Trainer, pl_module: LightningModule) -> Iterator[tupl
                     f"LRRangeTest would take batches away from the run: its {type(loader).__name__} can be read once "
                     "only. Give `fit` one that begins anew at each `iter(...)`, or a `train_dataloader` that makes one."
                 )
-            _keep_generators(loader, restorer, set())
+            keep_generators(loader, restorer)
             if getattr(loader, "_iterator", None) is not None:  # workers that persist
                 undone.callback(setattr, loader, "_iterator", loader._iterator)
                 loader._iterator = None
@@ -85,19 +81,3 @@ def _loaders(trainer: Trainer, running: CombinedLoader) -> CombinedLoader:
         ]
     loaders.limits = running.limits
     return loaders
-
-
-def _keep_generators(part: Any, restorer: Restorer, seen: set[int]) -> None:
-    """Have every random number generator of a loader, its samplers and its data sets put back."""
-    if id(part) in seen:
-        return
-    seen.add(id(part))
-    numpy = sys.modules.get("numpy")
-    kinds: tuple[type, ...] = (torch.Generator, random.Random)
-    kinds += (numpy.random.Generator, numpy.random.RandomState) if numpy is not None else ()
-    for name, value in list(getattr(part, "__dict__", {}).items()):
-        if isinstance(value, kinds):
-            restorer.value(value)
-        elif name in _LEADS_ON:
-            for item in value if isinstance(value, list | tuple) and len(value) < 1000 else [value]:
-                _keep_generators(item, restorer, seen)

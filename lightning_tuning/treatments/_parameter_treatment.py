@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from lightning_tuning.functional._numbers import is_number
 from lightning_tuning.functional.module_globs import parse_globs
 from lightning_tuning.runtime import TuningCallback
 from lightning_tuning.runtime.patterns import picked_parameters
@@ -106,8 +107,7 @@ def check_rate(name: str, rate: Any, *, least: float | None = None) -> float:
     Raises:
         ValueError: if it is no finite number above 0 (of at least ``least``, if given).
     """
-    is_number = isinstance(rate, int | float) and not isinstance(rate, bool)
-    if not is_number or not (rate > 0 if least is None else rate >= least) or rate == float("inf"):
+    if not is_number(rate) or not (rate > 0 if least is None else rate >= least):
         allowed = "above 0" if least is None else f"of at least {least:g}"
         raise ValueError(f"`{name}` must be a number {allowed}, got {rate!r}.")
     return float(rate)

@@ -5,17 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lightning_tuning.functional.schedule_lr import warm_up_before, warm_up_ticks
+from lightning_tuning.treatments._configure import scheduler_in
 
-__all__ = ["entries_of", "warm_up_entry"]
-
-
-def entries_of(optimizer: Optimizer, entries: list[Any]) -> list[Any]:
-    """What of ``entries`` (schedulers, or dicts with one) drives ``optimizer``."""
-    return [entry for entry in entries if getattr(_scheduler(entry), "optimizer", None) is optimizer]
+__all__ = ["warm_up_entry"]
 
 
 def warm_up_entry(
@@ -37,12 +32,12 @@ def warm_up_entry(
         MisconfigurationException: where one clock does not do for both, or torch cannot put them in sequence.
     """
     if len(known) > 1:
-        kinds = ", ".join(type(_scheduler(entry)).__name__ for entry in known)
+        kinds = ", ".join(type(scheduler_in(entry)).__name__ for entry in known)
         raise MisconfigurationException(
             f"ScheduleLR(when_scheduled='chain'): the module has several schedulers for one optimizer ({kinds}), and a "
             "warm-up can come before one only. Put them into one in the module."
         )
-    scheduler = _scheduler(known[0])
+    scheduler = scheduler_in(known[0])
     if isinstance(scheduler, ReduceLROnPlateau):
         return None
     entry = known[0] if isinstance(known[0], dict) else {"scheduler": scheduler}
@@ -58,7 +53,3 @@ def warm_up_entry(
         return {**entry, "scheduler": warm_up_before(scheduler, warm_up_ticks(warmup, ticks), warmup_start)}
     except ValueError as error:
         raise MisconfigurationException(f"ScheduleLR(when_scheduled='chain'): {error}") from error
-
-
-def _scheduler(entry: Any) -> Any:
-    return entry.get("scheduler") if isinstance(entry, dict) else entry

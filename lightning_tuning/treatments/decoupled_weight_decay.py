@@ -35,7 +35,7 @@ class DecoupledWeightDecay(ParameterTreatment):
             belongs to the learning rate and the length of the run.
         include: glob(s) on dotted names of parameters or of modules that contain them, or on class names of layers.
             Default ``"*"``: all.
-        exclude: likewise, not these. Default ``None``: biases, and torch's normalization layers, for which 0 is no
+        exclude: likewise, not these. Default ``None``: biases, and normalization layers, for which 0 is no
             better value than another. ``[]`` excludes nothing.
         on_top: allow it for parameters that the optimizer decays already (its ``weight_decay`` is above 0). Default
             ``False``: decayed twice is seldom meant, and AdamW has .01 by default.

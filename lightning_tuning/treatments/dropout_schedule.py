@@ -9,7 +9,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
-from lightning_tuning.functional.dropout import Shape, check_rate, dropout_rate, dropout_setting, is_number
+from lightning_tuning.functional._numbers import is_number
+from lightning_tuning.functional.dropout import Shape, check_rate, dropout_rate, dropout_setting
 from lightning_tuning.functional.module_globs import parse_globs, select_modules
 from lightning_tuning.runtime import Desk, TuningCallback
 

@@ -62,7 +62,7 @@ class L1Penalty(ParameterTreatment):
         l2: default 0. Its gradient is ``l2 * w``, as that of SGD's ``weight_decay``.
         include: glob(s) on dotted names of parameters or of modules that contain them, or on class names of layers.
             Default ``"*"``: all.
-        exclude: likewise, not these. Default ``None``: biases and torch's normalization layers, where a zero saves
+        exclude: likewise, not these. Default ``None``: biases and normalization layers, where a zero saves
             nothing. ``[]`` excludes nothing.
         proximal: see above. Default ``False``: the gradient is what people mean by a penalty.
 

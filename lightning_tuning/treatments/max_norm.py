@@ -37,7 +37,7 @@ class MaxNormConstraint(ParameterTreatment):
         max_norm: default 3.0; the paper's are 3 to 4 for fully connected layers.
         include: glob(s) on dotted names of parameters or of modules that contain them, or on class names of layers.
             Default ``"*"``: all.
-        exclude: likewise, not these. Default ``None``: biases and torch's normalization layers. ``[]``: nothing.
+        exclude: likewise, not these. Default ``None``: biases and normalization layers. ``[]``: nothing.
         dim: dimension of a weight that counts its units. Default ``None``: 0, and 1 for transposed convolutions.
 
     Raises:

@@ -17,12 +17,13 @@ from lightning_tuning.rules._plateau import judge_plateau
 from lightning_tuning.runtime import Desk
 from lightning_tuning.runtime.plateau import PlateauKeeper, Watch
 from lightning_tuning.treatments._configure import (
+    entries_of,
     extend_configure_optimizers,
     optimizer_indices,
     optimizers_and_schedulers,
     pick,
     restore_configure_optimizers,
-    schedule_of,
+    scheduler_in,
 )
 
 __all__ = ["PlateauLR"]
@@ -177,9 +178,9 @@ class PlateauLR(PlateauKeeper):
         frequency = self._frequency(trainer) if self.interval == "epoch" else sys.maxsize  # never: the callback steps
         self._own, self._fresh = [], []
         for optimizer in pick("PlateauLR", self.optimizers, optimizers):
-            if (known := schedule_of(optimizer, schedulers)) is not None:
+            if known := entries_of(optimizer, schedulers):
                 others = " Or give `optimizer=` the index of another one." if len(optimizers) > 1 else ""
-                called = type(known["scheduler"] if isinstance(known, dict) else known).__name__
+                called = type(scheduler_in(known[0])).__name__
                 raise MisconfigurationException(
                     f"PlateauLR: `configure_optimizers` already has {called} for optimizer "
                     f"{optimizers.index(optimizer)}, and two schedulers would overwrite each other's rates. Return the "

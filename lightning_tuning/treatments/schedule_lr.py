@@ -21,13 +21,15 @@ from lightning_tuning.runtime import Desk, TuningCallback
 from lightning_tuning.runtime.run_length import is_trial
 from lightning_tuning.runtime.scheduler_ticks import scheduler_ticks
 from lightning_tuning.treatments._configure import (
+    entries_of,
     extend_configure_optimizers,
     optimizer_indices,
     optimizers_and_schedulers,
     pick,
     restore_configure_optimizers,
+    scheduler_in,
 )
-from lightning_tuning.treatments._schedule_chain import entries_of, warm_up_entry
+from lightning_tuning.treatments._schedule_chain import warm_up_entry
 from lightning_tuning.treatments._schedule_steps import HandStepper
 from lightning_tuning.treatments._schedule_words import said_of, shape_changes, shape_of
 
@@ -206,9 +208,8 @@ class ScheduleLR(TuningCallback):
         """``entries`` with a schedule for ``optimizer``."""
         known = entries_of(optimizer, entries)
         if known and self.when_scheduled == "refuse":
-            found = known[0].get("scheduler") if isinstance(known[0], dict) else known[0]
             raise MisconfigurationException(
-                f"ScheduleLR: `configure_optimizers` already has {type(found).__name__}, and "
+                f"ScheduleLR: `configure_optimizers` already has {type(scheduler_in(known[0])).__name__}, and "
                 "two schedulers would overwrite each other's rates. Return the optimizer alone; or drop ScheduleLR; "
                 "or, for a warm-up before the module's own, `ScheduleLR(warmup=..., when_scheduled='chain')`."
             )

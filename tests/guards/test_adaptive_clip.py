@@ -23,6 +23,7 @@ from lightning_tuning import AdaptiveClipGuard, ClippingMonitor, Journal, NanLos
 from lightning_tuning.measure import Reading
 from lightning_tuning.runtime import Desk, TuningCallback
 from tests.helpers import LSTMNet, ManualGAN, Mlp, quiet_trainer
+from tests.treatments.regularized import ByHand
 
 FAST = {"window": 10, "warmup": 5}
 
@@ -70,21 +71,6 @@ def fit(model: pl.LightningModule, *callbacks: pl.Callback, path: Any = None, **
 def assert_alike(one: pl.LightningModule, other: pl.LightningModule, **tolerance: float) -> None:
     for (name, mine), theirs in zip(one.state_dict().items(), other.state_dict().values(), strict=True):
         torch.testing.assert_close(mine, theirs, msg=lambda m, n=name: f"{n}: {m}", **tolerance)
-
-
-class ByHand(Mlp):
-    """Mlp, stepped by hand every second batch."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.automatic_optimization = False
-
-    def training_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
-        self.manual_backward(super().training_step(batch, batch_idx))
-        if batch_idx % 2:
-            optimizer = self.optimizers()
-            optimizer.step()
-            optimizer.zero_grad()
 
 
 WAYS: dict[str, tuple[Any, dict[str, Any]]] = {
