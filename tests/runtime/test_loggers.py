@@ -224,3 +224,19 @@ def test_wandb_has_a_table_that_grows_and_a_page(run: Run) -> None:
     ((_, page),) = read.wandb_media(logger, "lightning_tuning/summary")
     assert f"<h1>lightning-tuning: {len(run.findings)} infos</h1>" in page
     assert "<p>&lt;b&gt;x&lt;/b&gt; is *odd*</p>" in page
+
+
+def test_a_healthy_run_says_so_and_has_no_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    offline(monkeypatch, tmp_path)
+    board, flow = TensorBoardLogger(tmp_path), MLFlowLogger(tracking_uri=(tmp_path / "mlruns").as_uri())
+    biases = WandbLogger(save_dir=tmp_path, offline=True)
+    quiet_trainer(callbacks=[GradientExplosionMonitor()], logger=[board, flow, biases]).fit(Mlp())
+    wandb.finish()
+    assert [*read.tensorboard_texts(board).items()] == [
+        ("lightning_tuning/summary", [(8, "# lightning-tuning: no findings\n")])
+    ]
+    tags = read.mlflow_client(flow).get_run(flow.run_id).data.tags
+    assert (tags["lightning_tuning.codes"], tags["lightning_tuning.error"]) == ("none", "0")
+    assert read.wandb_media(biases, "lightning_tuning/findings") == []
+    ((step, page),) = read.wandb_media(biases, "lightning_tuning/summary")
+    assert (step, page.count("<h1>lightning-tuning: no findings</h1>")) == (8, 1)
