@@ -17,13 +17,13 @@ import pytest
 from jsonargparse import ArgumentParser
 from lightning.pytorch import Callback
 
-from lightning_tuning import CATALOGUE, TuningError, TuningSuite, TuningWarning
+from lightning_tuning import CATALOGUE, Severity, TuningError, TuningSuite, TuningWarning
 from lightning_tuning.cli import _parser, main
 from lightning_tuning.findings.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = {name: (DOCS / f"{name}.md").read_text(encoding="utf-8") for name in ("getting-started",)}
+PAGES = {name: (DOCS / f"{name}.md").read_text(encoding="utf-8") for name in ("getting-started", "symptoms")}
 
 
 class Block(NamedTuple):
@@ -147,12 +147,32 @@ def test_every_block_is_read(page: str) -> None:
     assert len(fences) == 2 * len(list(blocks(PAGES[page])))
 
 
+def anchors(page: str) -> set[str]:
+    """What the headings of a page are linked by."""
+    headings = re.findall(r"^#+ (.*)$", page, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\s-]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
-    for target in re.findall(r"\]\((?!http)([^)#]+)(?:#[^)]*)?\)", PAGES[page]):
-        assert (DOCS / target).exists(), target
+    for target, _, anchor in (link.partition("#") for link in re.findall(r"\]\((?!http)([^)]+)\)", PAGES[page])):
+        assert not target or (DOCS / target).exists(), target
+        assert not anchor or anchor in anchors(PAGES[target.removesuffix(".md") or page]), f"{target}#{anchor}"
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_codes_named_are_rules(page: str) -> None:
     assert [code for code in re.findall(r"\bLT\d{3}\b", PAGES[page]) if code not in CATALOGUE] == []
+
+
+def test_generated_parts_are_fresh() -> None:
+    made = runpy.run_path(str(DOCS / "_generated.py"))
+    pages = {page.name: page.read_text(encoding="utf-8") for page in made["PAGES"]}
+    assert sorted(name for page in pages.values() for name in made["parts_of"](page)) == sorted(made["PARTS"])
+    for name, page in pages.items():
+        assert page == made["refreshed"](page), f"{name} is behind the code: `python docs/_generated.py` writes it anew"
+
+
+def test_every_fault_has_a_symptom() -> None:
+    faults = {rule.code for rule in CATALOGUE if rule.severity >= Severity.WARNING}
+    assert faults - set(re.findall(r"\bLT\d{3}\b", PAGES["symptoms"])) == set()
