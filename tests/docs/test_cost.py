@@ -24,9 +24,7 @@ def test_the_command_of_the_figures_measures_them(monkeypatch: pytest.MonkeyPatc
     bench = importlib.import_module("bench")
     (command,) = re.findall(r"^python benchmarks/bench.py .*$", PAGE, flags=re.MULTILINE)
     asked = {}
-    monkeypatch.setattr(
-        bench, "bench", lambda model, attached, **how: asked.update(how, model=model, attached=attached)
-    )
+    monkeypatch.setattr(bench, "bench", lambda model, names, **how: asked.update(how, model=model, names=names))
     monkeypatch.setattr("sys.argv", shlex.split(command)[1:])
     level = logging.getLogger("lightning.pytorch").level
     bench.main()
