@@ -23,7 +23,8 @@ from lightning_tuning.findings.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = {name: (DOCS / f"{name}.md").read_text(encoding="utf-8") for name in ("getting-started", "symptoms", "cost")}
+NAMES = ("getting-started", "symptoms", "how-it-works", "cost")
+PAGES = {name: (DOCS / f"{name}.md").read_text(encoding="utf-8") for name in NAMES}
 
 
 class Block(NamedTuple):
@@ -38,6 +39,13 @@ class Block(NamedTuple):
 def blocks(page: str) -> Iterator[Block]:
     for found in re.finditer(r'^```(\w+)(?: title="([^"\n]*)")?\n(.*?)^```$', page, flags=re.MULTILINE | re.DOTALL):
         yield Block(found[1], found[2] or "", found[3], page[: found.start()].count("\n") + 1)
+
+
+@contextlib.contextmanager
+def printing() -> Iterator[io.StringIO]:
+    with contextlib.redirect_stdout(io.StringIO()) as printed, warnings.catch_warnings():
+        warnings.simplefilter("ignore", TuningWarning)  # they go to stderr, which pages leave out
+        yield printed
 
 
 class Reader:
@@ -56,7 +64,7 @@ class Reader:
             self.file = Path(block.title)
             self.file.write_text(block.text, encoding="utf-8")
         else:
-            with contextlib.redirect_stdout(io.StringIO()) as printed:
+            with printing() as printed:
                 exec(compile(block.text, "page", "exec"), self.names)
             self.printed = printed.getvalue()
 
@@ -83,13 +91,12 @@ class Reader:
 
     def run(self, command: str) -> None:
         program, *arguments = shlex.split(command)
-        with contextlib.redirect_stdout(io.StringIO()) as printed:
+        with printing() as printed:
             if program == "lightning-tuning":
                 assert main(arguments) == 0
             else:
                 assert (program, arguments) == ("python", [str(self.file)])
-                with warnings.catch_warnings(), contextlib.suppress(TuningError):
-                    warnings.simplefilter("ignore", TuningWarning)  # the reporter has printed them
+                with contextlib.suppress(TuningError):
                     self.names = runpy.run_path(str(self.file), run_name="__main__")
         self.printed = printed.getvalue()
 
