@@ -174,6 +174,7 @@ def test_codes_named_are_rules(page: str) -> None:
 
 def test_generated_parts_are_fresh() -> None:
     made = runpy.run_path(str(DOCS / "_generated.py"))
+    assert set(made["SEEN"]) == set(made["SUSPECTS"])
     pages = {page.name: page.read_text(encoding="utf-8") for page in made["PAGES"]}
     assert sorted(name for page in pages.values() for name in made["parts_of"](page)) == sorted(made["PARTS"])
     for name, page in pages.items():
