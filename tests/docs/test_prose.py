@@ -8,6 +8,7 @@ import io
 import re
 import runpy
 import shlex
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -134,12 +135,16 @@ class Reader:
 
 @pytest.fixture
 def _as_in_a_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.path", [*sys.path])
+    monkeypatch.setitem(sys.modules, "train", None)  # what a page's `train.py` is imported as, to be put back
+    monkeypatch.delitem(sys.modules, "train")
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("PL_GLOBAL_SEED", "0")  # `seed_everything` sets it; monkeypatch takes it back
     monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # of a name that LightningCLI itself calls
     monkeypatch.delenv("LIGHTNING_TUNING", raising=False)
 
 
+@pytest.mark.filterwarnings("ignore:GPU available")
 @pytest.mark.usefixtures("_as_in_a_shell")
 @pytest.mark.parametrize("page", PAGES)
 def test_what_a_page_shows_is_so(page: str) -> None:
