@@ -84,7 +84,8 @@ ARROWS = ((0, 1), (1, 2), (0, 3), (1, 4), (4, 5))
 def picture(height: int, title: str, parts: Iterable[str]) -> str:
     """An SVG of :data:`WIDTH` times ``height``."""
     head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" '
+        f'viewBox="0 0 {WIDTH} {height}" role="img" '
         'font-family="Roboto, Helvetica, Arial, sans-serif">'
     )
     size = 'markerWidth="8" markerHeight="8" refX="7" refY="4" orient="auto"'
