@@ -105,7 +105,7 @@ class TuningSuite(TuningCallback):
         options: arguments of members by their class, ``{"UpdateMonitor": {"every_n_steps": 10}}``.
         checks_only: leave monitors and guards out.
         log_findings: give findings to the trainer's loggers too, as text and as numbers (``True``; see
-            :class:`~lightning_tuning.runtime.logger_reporter.LoggerReporter`). What is measured is logged anyway.
+            :class:`LoggerReporter`). What is measured is logged anyway.
 
     An argument that is ``None`` (the default of all) is what the environment variable ``LIGHTNING_TUNING`` says, and
     where that says nothing what the nearest ``pyproject.toml`` has under ``[tool.lightning-tuning]``. A comment

@@ -25,7 +25,9 @@ class LoggerReporter:
     so far, at each finding and at the end, zeros too. Nothing is sent but by rank 0. A logger that fails is noted in
     the journal; neither the run nor the other loggers are touched.
 
-    It keeps no file and no handle: it asks the trainer for its loggers each time.
+    A trainer's desk attaches one, beside a :class:`TerminalReporter`, unless the journal has reporters by then: who
+    names some, and wants loggers told as well, names this one too. It keeps no file and no handle, and asks the trainer
+    for its loggers each time.
 
     Args:
         trainer: of the run.
@@ -38,7 +40,7 @@ class LoggerReporter:
         >>> from lightning.pytorch.loggers import CSVLogger
         >>> trainer = Trainer(logger=CSVLogger("."), accelerator="cpu")
         >>> journal = Journal.of(trainer)
-        >>> journal.reporters.append(LoggerReporter(trainer, journal))  # what the desk does by itself
+        >>> journal.reporters += [LoggerReporter(trainer, journal)]  # and nobody else: the terminal stays silent
     """
 
     def __init__(self, trainer: Trainer, journal: Journal) -> None:

@@ -14,10 +14,18 @@ import lightning.pytorch as pl
 import pytest
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from lightning_tuning import Journal, Rule, Severity, TerminalReporter, TuningError, TuningSuite, TuningWarning
+from lightning_tuning import (
+    Journal,
+    LoggerReporter,
+    Rule,
+    Severity,
+    TerminalReporter,
+    TuningError,
+    TuningSuite,
+    TuningWarning,
+)
 from lightning_tuning.findings import Verdict
 from lightning_tuning.runtime import TuningCallback, logger_reporter
-from lightning_tuning.runtime.logger_reporter import LoggerReporter
 from lightning_tuning.runtime.sparing import RAISE
 from tests.helpers import Mlp, quiet_trainer
 from tests.runtime.reading_logs import csv_numbers, csv_rows, tensorboard_texts
@@ -190,12 +198,16 @@ def test_findings_can_be_kept_out_of_loggers(broken: bool) -> None:
     assert not any("findings" in name for name in [*names, *(path.name for path in Path(logger.log_dir).iterdir())])
 
 
-def test_who_names_reporters_has_no_others() -> None:
+@pytest.mark.parametrize("is_named", [False, True])
+def test_who_names_reporters_has_no_others(is_named: bool, capsys: pytest.CaptureFixture[str]) -> None:
     logger = CSVLogger("logs")
     trainer = quiet_trainer(callbacks=[Finds(3)], logger=logger)
-    Journal.of(trainer).reporters.append(TerminalReporter(summary=False))
+    journal = Journal.of(trainer)
+    journal.reporters += [LoggerReporter(trainer, journal) if is_named else TerminalReporter(summary=False)]
     trainer.fit(Mlp())
-    assert [path.name for path in Path(logger.log_dir).iterdir()] == ["metrics.csv"]
+    names = sorted(path.name for path in Path(logger.log_dir).iterdir())
+    assert names == ([TABLE, PAGE] if is_named else []) + ["metrics.csv"]
+    assert "lightning-tuning" not in capsys.readouterr().out
 
 
 def test_preflight_is_told_in_the_summary() -> None:
