@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -177,8 +176,7 @@ def _causes() -> Table:
 
 
 def _row(rule: Rule) -> tuple[str, str, str, str, str]:
-    sentence = re.split(r"(?<=[.!?])\s+(?=[A-Z])", rule.why.strip(), maxsplit=1)[0]
-    return rule.code, rule.name, str(rule.severity), rule.kind, " ".join(sentence.split())
+    return rule.code, rule.name, str(rule.severity), rule.kind, rule.gist
 
 
 def _say(*renderables: RenderableType) -> int:
