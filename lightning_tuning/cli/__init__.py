@@ -16,6 +16,7 @@ from rich.text import Text
 from lightning_tuning import __version__
 from lightning_tuning.cli._arguments import add_check_arguments, add_lr_arguments, add_replay_arguments
 from lightning_tuning.cli._optimizers import WORD, optimizer_comparison
+from lightning_tuning.cli.new_rule import add_new_rule_arguments, new_rule
 from lightning_tuning.findings import CATALOGUE, Rule, UnknownRuleError
 from lightning_tuning.findings.causes import CAUSES
 from lightning_tuning.findings.declarations import register_declared_rules
@@ -54,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             status = _lr(arguments)
         elif arguments.command == "replay":
             status = _replay(arguments)
+        elif arguments.command == "new-rule":
+            status = new_rule(arguments)
         else:
             status = _rules(arguments.select, arguments.format)
         sys.stdout.flush()
@@ -95,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     add_check_arguments(commands)
     add_lr_arguments(commands)
     add_replay_arguments(commands)
+    add_new_rule_arguments(commands)
     return parser
 
 
