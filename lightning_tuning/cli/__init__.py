@@ -16,6 +16,8 @@ from rich.text import Text
 from lightning_tuning import __version__
 from lightning_tuning.cli._arguments import add_check_arguments, add_lr_arguments, add_replay_arguments
 from lightning_tuning.cli._optimizers import WORD, optimizer_comparison
+from lightning_tuning.cli.diff import add_diff_arguments, diff
+from lightning_tuning.cli.findings import add_findings_arguments, findings
 from lightning_tuning.cli.new_rule import add_new_rule_arguments, new_rule
 from lightning_tuning.findings import CATALOGUE, Rule, UnknownRuleError
 from lightning_tuning.findings.causes import CAUSES
@@ -57,6 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             status = _replay(arguments)
         elif arguments.command == "new-rule":
             status = new_rule(arguments)
+        elif arguments.command == "diff":
+            status = diff(arguments)
+        elif arguments.command == "findings":
+            status = findings(arguments)
         else:
             status = _rules(arguments.select, arguments.format)
         sys.stdout.flush()
@@ -98,6 +104,8 @@ def _parser() -> argparse.ArgumentParser:
     add_check_arguments(commands)
     add_lr_arguments(commands)
     add_replay_arguments(commands)
+    add_findings_arguments(commands)
+    add_diff_arguments(commands)
     add_new_rule_arguments(commands)
     return parser
 
