@@ -202,7 +202,7 @@ def _next_steps(code: str, name: str, speaker: str) -> str:
         speak = f"""\
 {title} is not public, and not in the suite:
    let a callback that looks at the same things say it, or take the underscore off the name of its file and name it in
-   lightning_tuning/{room}/__init__.py, lightning_tuning/__init__.py, lightning_tuning/suite.py and README.md."""
+   lightning_tuning/{room}/__init__.py, lightning_tuning/__init__.py, the recommended set and the table of README.md."""
     else:
         speak = "Let a check, monitor, guard or treatment of the suite say it, in place of the one in the case."
     return f"""\

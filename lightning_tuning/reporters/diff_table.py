@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from rich import box
 from rich.console import Console, RenderableType
@@ -21,7 +21,7 @@ STYLE = {"new": "bold red", "worse": "bold red", "better": "green", "gone": "gre
 
 
 def diff_table(diff: RunDiff, before: str, after: str, console: Console) -> Iterator[RenderableType]:
-    """The lines of a comparison: what changed, the worst first, a line on what did not, and the losses.
+    """The lines of a comparison: what changed, the worst first; what did not; the losses; and what else differs.
 
     Args:
         diff: see :func:`~lightning_tuning.reporters.run_diff.compare_runs`.
@@ -59,6 +59,10 @@ def diff_table(diff: RunDiff, before: str, after: str, console: Console) -> Iter
     if diff.losses:
         yield Text()
         yield _losses(diff.losses)
+    if diff.settings:
+        yield Text()
+        for name, (one, other) in diff.settings.items():
+            yield from hung(Text(f"{name}: {one} -> {other}", "dim"), console)
 
 
 def _add(table: Table, name: str, one: Finding | Change, place_width: int) -> None:
@@ -75,7 +79,7 @@ def _add(table: Table, name: str, one: Finding | Change, place_width: int) -> No
     table.add_row(Text(name, STYLE[name]), Text(finding.code), where, what)
 
 
-def _losses(losses: dict[str, tuple[LossEnds, LossEnds]]) -> Table:
+def _losses(losses: Mapping[str, tuple[LossEnds, LossEnds]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column("loss", overflow="fold")
     for heading in ("final", "best", "at step"):

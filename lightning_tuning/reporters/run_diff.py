@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lightning_tuning.findings import Finding
@@ -46,12 +46,14 @@ class RunDiff:
         gone: of the first alone.
         both: of both, with what became of them.
         losses: how far they came, by the name of the loss: of the first and of the second run.
+        settings: what else differs, ``"trainer.precision"``: in the first and in the second run.
     """
 
     new: Sequence[Finding]
     gone: Sequence[Finding]
     both: Sequence[Change]
-    losses: dict[str, tuple[LossEnds, LossEnds]] = dataclasses.field(default_factory=dict)
+    losses: Mapping[str, tuple[LossEnds, LossEnds]] = dataclasses.field(default_factory=dict)
+    settings: Mapping[str, tuple[Any, Any]] = dataclasses.field(default_factory=dict)
 
     def changes(self, way: int) -> list[Change]:
         """Those of ``both`` that went that way."""
@@ -80,18 +82,21 @@ class RunDiff:
             "gone": [finding.to_dict() for finding in self.gone],
             **told,
             "losses": plain(losses),
+            "settings": {name: {"before": one, "after": other} for name, (one, other) in self.settings.items()},
         }
 
 
 def compare_runs(before: Run, after: Run) -> RunDiff:
-    """What became of the findings of ``before`` in ``after``, and of its losses.
+    """What became of the findings of ``before`` in ``after``, of its losses, and of what it ran with.
 
     How often a finding was seen is held against the steps of its run, where both recorded theirs.
     """
     steps = [max((block.last_step + 1 for block in run.blocks), default=0) for run in (before, after)]
     diff = compare_findings(before.findings, after.findings, longer=steps[1] / steps[0] if all(steps) else 1.0)
     first, second = loss_ends(before), loss_ends(after)
-    return dataclasses.replace(diff, losses={name: (first[name], second[name]) for name in first if name in second})
+    losses = {name: (first[name], second[name]) for name in first if name in second}
+    settings = dict(_settings(before.info, after.info))
+    return dataclasses.replace(diff, losses=losses, settings=settings)
 
 
 def compare_findings(before: Iterable[Finding], after: Iterable[Finding], *, longer: float = 1.0) -> RunDiff:
@@ -127,6 +132,15 @@ def compare_findings(before: Iterable[Finding], after: Iterable[Finding], *, lon
         right = [finding for finding in right if not any(finding is other for _, other in pairs)]
     both.sort(key=lambda change: _worst_first(change.after))
     return RunDiff(sorted(right, key=_worst_first), sorted(left, key=_worst_first), both)
+
+
+def _settings(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    """Versions, model and trainer where both tell of them, and differ."""
+    for part in ("model", "trainer", "versions"):
+        one, other = before.get(part), after.get(part)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            for name in (name for name in one if name in other and one[name] != other[name]):
+                yield f"{part}.{name}", (plain(one[name]), plain(other[name]))
 
 
 def _file(finding: Finding) -> str:

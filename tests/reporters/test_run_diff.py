@@ -206,6 +206,16 @@ def test_losses_are_compared_where_both_have_them() -> None:
     assert compare_runs(run(), run()).losses == {}
 
 
+def test_what_the_runs_differ_in_is_told() -> None:
+    one = {"status": "finished", "trainer": {"precision": "32-true", "devices": 1, "old": 1}, "model": {"class": "Net"}}
+    other = {"status": "failed", "trainer": {"precision": "bf16-mixed", "devices": 1}, "model": None}
+    diff = compare_runs(Run(Path("a"), one), Run(Path("b"), other))
+    assert diff.settings == {"trainer.precision": ("32-true", "bf16-mixed")}
+    assert diff.to_dict()["settings"] == {"trainer.precision": {"before": "32-true", "after": "bf16-mixed"}}
+    printed = shown(Run(Path("a"), one), Run(Path("b"), other))
+    assert printed.endswith("\ntrainer.precision: 32-true -> bf16-mixed\n")
+
+
 def shown(before: Run, after: Run, width: int = 100) -> str:
     console = Console(width=width, record=True, file=None, no_color=True)
     with console.capture() as capture:
