@@ -190,6 +190,15 @@ def test_what_cannot_be_had_is_refused(
     assert contents(root) == before
 
 
+def test_a_free_code_is_named_behind_the_last_one_or_before_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = checkout(tmp_path / "repository")
+    assert main(["new-rule", "LT699", "too-loud", "--root", str(root)]) == 0
+    assert main(["new-rule", "LT699", "loud", "--root", str(root)]) == 2
+    assert "LT699 is that of too-loud. Free is LT600." in capsys.readouterr().err
+
+
 def test_outside_of_a_checkout_nothing_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["new-rule", "LT699", "too-loud"]) == 2
     assert f"{tmp_path} is in no checkout of lightning-tuning" in capsys.readouterr().err

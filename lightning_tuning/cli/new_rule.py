@@ -180,7 +180,10 @@ def _refuse(root: Path, code: str, name: str) -> None:
 
 def _free(code: str, rules: Mapping[str, str], retired: set[str]) -> str:
     taken = {int(known[2:]) for known in (*rules, *retired) if known[:3] == code[:3]}
-    free = next((number for number in range(max(taken) + 1, int(code[2] + "99") + 1) if number not in taken), None)
+    block, highest = int(code[2]) * 100, max(taken)
+    free = next(
+        (number for number in (*range(highest + 1, block + 100), *range(block, highest)) if number not in taken), None
+    )
     return f"Free is LT{free}." if free is not None else f"{code[:3]}xx has no code left."
 
 
