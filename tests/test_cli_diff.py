@@ -12,7 +12,7 @@ import pytest
 from lightning_tuning.cli import main
 from lightning_tuning.findings import Diagnosis, Finding, Severity, Suspect
 from lightning_tuning.reporters.json_lines import JsonLines
-from lightning_tuning.reporters.run_folder import FINDINGS, READINGS, RUN
+from lightning_tuning.reporters.run_folder import FINDINGS, MODEL, READINGS, RUN
 
 ROOT = Path(__file__).parent.parent
 
@@ -136,6 +136,16 @@ def test_findings_as_sarif(capsys: pytest.CaptureFixture[str]) -> None:
     assert run["results"][0]["ruleId"] == "LT314"
     assert run["originalUriBaseIds"]["SRCROOT"]["uri"] == "file:///work/project/"
     assert run["tool"]["driver"]["rules"][0]["fullDescription"]["text"].startswith("A loss that takes logits")
+
+
+def test_findings_without_a_line_are_shown_where_the_traced_step_begins(capsys: pytest.CaptureFixture[str]) -> None:
+    node = {"module": "", "kind": "Net", "operations": [], "shape": [], "parameters": 0}
+    nodes = [node, {**node, "module": "net.0", "source_line": "train.py:31"}]
+    (record("a", RATE) / MODEL).write_text(json.dumps({"nodes": nodes, "edges": []}), encoding="utf-8")
+    assert main(["findings", "a", "--format", "sarif"]) == 0
+    (location,) = json.loads(capsys.readouterr().out)["runs"][0]["results"][0]["locations"]
+    assert location["physicalLocation"]["artifactLocation"]["uri"] == "train.py"
+    assert location["physicalLocation"]["region"] == {"startLine": 31}
 
 
 def test_findings_as_markdown(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import logging
 import sys
@@ -36,7 +37,8 @@ def check(arguments: argparse.Namespace) -> int:
     findings = journal.findings
     report: dict[str, Any] | None = None
     if arguments.format == "sarif":
-        report = sarif(findings, Path.cwd(), notes=journal.notes, version=__version__)
+        home = _defined_at(type(trainer.lightning_module))
+        report = sarif(findings, Path.cwd(), home=home, notes=journal.notes, version=__version__)
     elif arguments.format == "json":
         report = {
             "verdicts": [verdict.to_dict() for verdict in preflight.verdicts],
@@ -48,6 +50,14 @@ def check(arguments: argparse.Namespace) -> int:
         sys.stdout.write(json.dumps(report, indent=2) + "\n")
     found = any(finding.severity >= Severity.WARNING for finding in findings)
     return int(found or any(verdict.outcome == "failed" for verdict in preflight.verdicts))
+
+
+def _defined_at(kind: type) -> str | None:
+    """The line at which the class begins, where its source can be read."""
+    try:
+        return f"{inspect.getsourcefile(kind)}:{inspect.getsourcelines(kind)[1]}"
+    except (OSError, TypeError):
+        return None
 
 
 def _run(arguments: argparse.Namespace) -> tuple[pl.Trainer, Preflight]:

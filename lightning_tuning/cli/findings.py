@@ -88,7 +88,9 @@ def markdown_findings(found: Iterable[Finding]) -> Iterator[str]:
 
 def _report(run: Run, arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.format == "sarif":
-        return sarif(run.findings, Path(arguments.root), notes=run.notes, version=__version__)
+        nodes = () if run.model is None else run.model.nodes
+        home = next((node.source_line for node in nodes if node.source_line), None)  # where the traced step begins
+        return sarif(run.findings, Path(arguments.root), home=home, notes=run.notes, version=__version__)
     return {
         "status": run.info["status"],
         "findings": [finding.to_dict() for finding in run.findings],

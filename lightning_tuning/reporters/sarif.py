@@ -20,18 +20,23 @@ BASE = "SRCROOT"
 
 _LEVELS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "note"}
 _FINGERPRINT = "findingPlace/v1"
+_Place = tuple[dict[str, str], int]
 
 
 def sarif(
-    findings: Iterable[Finding], root: str | Path, *, notes: Sequence[str] = (), version: str | None = None
+    findings: Iterable[Finding],
+    root: str | Path,
+    *,
+    home: str | None = None,
+    notes: Sequence[str] = (),
+    version: str | None = None,
 ) -> dict[str, Any]:
     """``findings`` as a SARIF log of one run.
 
     Each is a *result* at its source line. One that has none, because it is about a module, an optimizer or the run as
-    a whole, is a result too, with its module path as a logical location, or with no location at all: section 3.27.12
-    allows that where none can be given, while a *notification* (3.58) is for what befell the tool, as ``notes`` are.
-    Who uploads to a service that takes only results with a file (GitHub's code scanning does) leaves the others out:
-    ``[found for found in findings if found.source_line]``.
+    a whole, is a result too (a *notification*, 3.58, is for what befell the tool, as ``notes`` are): at ``home``, which
+    its location says. Without a home it has its module path as a logical location, or no location at all, as 3.27.12
+    allows; but services that show results in code (GitHub's code scanning) refuse the whole file then.
 
     ``partialFingerprints`` are of the code, the place and the file, never of the line, so that a finding stays the same
     one as lines are put in above it. How often it was seen is in ``properties`` (``occurrenceCount`` of 3.27.36 counts
@@ -42,6 +47,7 @@ def sarif(
             told with what the finding itself knows.
         root: the folder that relative source lines are relative to: where the run was started. Given to readers as
             ``SRCROOT``. Lines of an installed package are relative to its ``site-packages`` instead.
+        home: source line at which findings are shown that have none of their own: one of the model.
         notes: what guards and treatments did; as notifications.
         version: of this library, if it shall be told.
 
@@ -80,7 +86,7 @@ def sarif(
                 "tool": {"driver": driver},
                 "invocations": [invocation],
                 "originalUriBaseIds": {BASE: {"uri": (root / "_").as_uri()[:-1]}},
-                "results": _results(findings, codes, root),
+                "results": _results(findings, codes, root, _artifact(home, root)),
             }
         ],
     }
@@ -106,7 +112,7 @@ def _help(rule: Rule, strong: str) -> str:
     return "\n\n".join(f"{strong}{label}:{strong} {text}" for label, text in parts)
 
 
-def _results(findings: Sequence[Finding], codes: Mapping[str, int], root: Path) -> list[dict[str, Any]]:
+def _results(findings: Sequence[Finding], codes: Mapping[str, int], root: Path, home: _Place) -> list[dict[str, Any]]:
     artifacts = [_artifact(finding.source_line, root) for finding in findings]
     prints = [_fingerprint(finding, artifact) for finding, (artifact, _) in zip(findings, artifacts, strict=True)]
     lines: dict[str, list[int]] = {}
@@ -118,7 +124,7 @@ def _results(findings: Sequence[Finding], codes: Mapping[str, int], root: Path) 
             "ruleIndex": codes[finding.code],
             "level": _LEVELS[finding.severity],
             "message": _message(finding.message, *([f"remedy: {finding.remedy}"] if finding.remedy else [])),
-            "locations": _locations(finding.where, artifact, line),
+            "locations": _locations(finding.where, (artifact, line), home),
             # Several lines of one file are told apart by their order, which lines between them do not change.
             "partialFingerprints": {_FINGERPRINT: f"{fingerprint}:{sorted(lines[fingerprint]).index(line) + 1}"},
             "properties": {
@@ -141,7 +147,7 @@ def _fingerprint(finding: Finding, artifact: Mapping[str, str]) -> str:
     return hashlib.sha256(place.encode("utf-8", "backslashreplace")).hexdigest()[:32]
 
 
-def _artifact(source_line: str | None, root: Path) -> tuple[dict[str, str], int]:
+def _artifact(source_line: str | None, root: Path) -> _Place:
     """The file as an ``artifactLocation`` and the line, ``{}`` where there is no file (``<stdin>:1``)."""
     name, _, number = (source_line or "").rpartition(":")
     if not name or name.startswith("<") or not number.isdigit() or int(number) < 1:
@@ -153,10 +159,13 @@ def _artifact(source_line: str | None, root: Path) -> tuple[dict[str, str], int]
     return {"uri": quote(inside.as_posix()), "uriBaseId": BASE}, int(number)
 
 
-def _locations(where: str, artifact: Mapping[str, str], line: int) -> list[dict[str, Any]]:
+def _locations(where: str, own: _Place, home: _Place) -> list[dict[str, Any]]:
+    artifact, line = own if own[0] else home
     location: dict[str, Any] = {}
     if artifact:
         location["physicalLocation"] = {"artifactLocation": dict(artifact), "region": {"startLine": line}}
+    if artifact and not own[0]:
+        location["message"] = {"text": "it has no line of its own, and is shown at a line of the model"}
     if where:
         location["logicalLocations"] = [{"fullyQualifiedName": where}]
     return [location] if location else []

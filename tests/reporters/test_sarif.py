@@ -66,7 +66,9 @@ WITHOUT = finding("LT904", Severity.INFO)
     ],
     ids=["nothing", "all fields", "no field", "every rule", "an unknown rule"],
 )
-@pytest.mark.parametrize("more", [{}, {"notes": ["a {guard} skipped 4 updates"], "version": "0.1.0"}], ids=["", "more"])
+@pytest.mark.parametrize(
+    "more", [{}, {"notes": ["a {guard} skipped 4 updates"], "version": "0.1.0", "home": "net.py:3"}], ids=["", "more"]
+)
 def test_it_is_sarif(schema: jsonschema.Draft4Validator, findings: list[Finding], more: dict[str, Any]) -> None:
     log = sarif(findings, "/work/my project", **more)
     assert [error.message for error in schema.iter_errors(json.loads(json.dumps(log, allow_nan=False)))] == []
@@ -140,6 +142,21 @@ def test_a_result_tells_all() -> None:
 def test_what_has_no_line_is_a_result_all_the_same() -> None:
     assert result_of(WITHOUT)["locations"] == []
     assert result_of(finding(where="net.0"))["locations"] == [{"logicalLocations": [{"fullyQualifiedName": "net.0"}]}]
+
+
+def test_what_has_no_line_is_shown_at_home_and_says_so() -> None:
+    own, none = finding(source_line="train.py:12"), finding(where="net.0")
+    at_home = sarif([own, none, WITHOUT], "/work", home="/work/net.py:3")["runs"][0]["results"]
+    for result, uri, line in zip(at_home, ("train.py", "net.py", "net.py"), (12, 3, 3), strict=True):
+        (location,) = result["locations"]
+        assert location["physicalLocation"] == {
+            "artifactLocation": {"uri": uri, "uriBaseId": BASE},
+            "region": {"startLine": line},
+        }
+        assert ("message" in location) is (uri == "net.py")
+    assert at_home[1]["locations"][0]["logicalLocations"] == [{"fullyQualifiedName": "net.0"}]
+    homeless = sarif([own, none, WITHOUT], "/work")["runs"][0]["results"]
+    assert [one["partialFingerprints"] for one in at_home] == [one["partialFingerprints"] for one in homeless]
 
 
 @pytest.mark.parametrize(
