@@ -11,7 +11,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lightning_tuning.rules  # noqa: F401  # fills the catalogue
@@ -80,6 +80,7 @@ numbers = st.one_of(st.floats(), st.integers(), texts)
 
 
 @needs_schema
+@settings(max_examples=40)  # the schema is large
 @given(
     st.lists(
         st.builds(
