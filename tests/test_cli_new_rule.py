@@ -87,6 +87,8 @@ def test_a_fresh_scaffold_type_checks(made: tuple[Path, list[str]]) -> None:
 
 def test_the_tests_of_a_fresh_scaffold_pass_and_so_do_those_that_find_it(made: tuple[Path, list[str]]) -> None:
     root, files = made
+    if (root / "tests" / "cases" / "__main__.py").is_file():  # as the next steps say
+        run(root, "tests.cases", *(code for code, *_ in MADE))
     own = [file for file in files if not file.startswith("tests/cases")]
     found = ("test_cases.py", "test_discovery.py", "test_ways.py")
     names = [Path(file).stem for file in files]
@@ -120,6 +122,7 @@ def test_the_next_steps_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[s
         "tests/cases/lt699_too_loud.py",
         "lightning_tuning/monitors/_too_loud.py",
     ]
+    assert not any(step in printed for step in ("docs/_generated.py", "tests.cases"))
     steps = (
         "TODO(rule)",
         "TooLoudMonitor",
@@ -130,6 +133,23 @@ def test_the_next_steps_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[s
         "tests/quiet",
     )
     assert [step for step in steps if step not in printed] == []
+
+
+@pytest.mark.parametrize(
+    ("file", "step"),
+    [
+        ("tests/cases/__main__.py", "   python -m tests.cases LT699\n"),
+        ("docs/_generated.py", "   python docs/_generated.py\n"),
+    ],
+)
+def test_what_a_checkout_writes_down_is_among_the_next_steps(
+    file: str, step: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = checkout(tmp_path / "repository")
+    (root / file).parent.mkdir(exist_ok=True)
+    (root / file).touch()
+    assert main(["new-rule", "LT699", "too-loud", "--root", str(root)]) == 0
+    assert step in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("folder", [".", "tests/rules"])

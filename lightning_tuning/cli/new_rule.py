@@ -33,8 +33,8 @@ examples:
   lightning-tuning new-rule LT699 loss-too-quiet
   lightning-tuning new-rule LT699 loss-too-quiet --speaker check --dry-run
 
-What is written works and passes every test but the one that compares the README;
-what is to be filled in is marked TODO(rule).
+What is written works and passes its tests; what is to be filled in is marked
+TODO(rule), and the steps that are left are told.
 """
 
 
@@ -78,7 +78,7 @@ def new_rule(arguments: argparse.Namespace) -> int:
     for path, text in files.items():
         sys.stdout.write(f"# {path}\n{text}\n" if arguments.dry_run else f"{path}\n")
     if not arguments.dry_run:
-        sys.stdout.write("\n" + _next_steps(arguments.code, arguments.name, arguments.speaker))
+        sys.stdout.write("\n" + _next_steps(root, arguments.code, arguments.name, arguments.speaker))
     return 0
 
 
@@ -198,7 +198,7 @@ def _retired(root: Path) -> set[str]:
     return {str(call.args[0].value) for call in calls if call.args and isinstance(call.args[0], ast.Constant)}
 
 
-def _next_steps(code: str, name: str, speaker: str) -> str:
+def _next_steps(root: Path, code: str, name: str, speaker: str) -> str:
     words = _words(code, name, speaker)
     module, room, title = words["module"], words["room"], words["title"]
     if room:
@@ -208,14 +208,19 @@ def _next_steps(code: str, name: str, speaker: str) -> str:
    lightning_tuning/{room}/__init__.py, lightning_tuning/__init__.py, the recommended set and the table of README.md."""
     else:
         speak = "Let a check, monitor, guard or treatment of the suite say it, in place of the one in the case."
+    made = "Put what `lightning-tuning rules --format markdown` prints between the markers in README.md."
+    if (root / "docs" / "_generated.py").is_file():
+        made += "\n   python docs/_generated.py"
+    if (root / "tests" / "cases" / "__main__.py").is_file():  # what each case gives is written down there
+        made += f"\n   python -m tests.cases {code}"
     return f"""\
 Next:
 1. Fill in what `grep -rn "TODO(rule)" lightning_tuning tests` finds; the example judges a learning rate.
 2. {speak}
-3. python -m pytest tests/rules/test_{module}.py
+3. {made}
+4. python -m pytest tests/rules/test_{module}.py
    python -m pytest tests/contracts/test_cases.py -k {code}
    python -m pytest tests/quiet
-4. Of a warning or an error lightning_tuning/rules/_suspects.py says what it explains, or that it explains nothing.
-5. Put what `lightning-tuning rules --format markdown` prints between the markers in README.md.
+5. Of a warning or an error lightning_tuning/rules/_suspects.py says what it explains, or that it explains nothing.
 6. Add a line to CHANGELOG.md, and run `make test`.
 """
