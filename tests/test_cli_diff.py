@@ -61,7 +61,7 @@ def test_nothing_new_exits_0(capsys: pytest.CaptureFixture[str]) -> None:
     record("b", RATE, losses=(2.0, 0.5))
     assert main(["diff", "a", "b"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert printed.startswith("a (finished) -> b (finished): 1 gone, 1 same")
+    assert printed.startswith("a (finished, 2 steps) -> b (finished, 2 steps): 1 gone, 1 same")
     assert "gone LT314 net.5 error redundant-softmax" in printed
     assert "training loss 1 -> 0.5" in printed
 
@@ -79,12 +79,22 @@ def test_something_new_exits_1_and_is_told_as_json(capsys: pytest.CaptureFixture
     assert report["after"] == {"folder": "b", "status": "finished", "problems": []}
 
 
+def test_an_info_is_told_and_judged_on_request(capsys: pytest.CaptureFixture[str]) -> None:
+    record("a")
+    record("b", RATE)
+    assert main(["diff", "a", "b"]) == 0
+    assert "1 new" in capsys.readouterr().out
+    assert main(["diff", "a", "b", "--severity", "info"]) == 1
+    record("c", RATE, SOFTMAX)
+    assert main(["diff", "b", "c", "--severity", "error"]) == 1
+
+
 def test_a_killed_run_is_compared_as_far_as_it_came(capsys: pytest.CaptureFixture[str]) -> None:
     record("a", RATE, losses=(2.0,) * 8)
     record("b", SOFTMAX, RATE, losses=(2.0, 3.0), killed=True)
     assert main(["diff", "a", "b"]) == 1
     captured = capsys.readouterr()
-    assert "b (still running, or killed): 1 new, 1 same" in captured.out
+    assert "b (still running, or killed, 2 steps): 1 new, 1 same" in captured.out
     assert captured.err.startswith("lightning-tuning: b: ")
     assert "readings.jsonl" in captured.err
 

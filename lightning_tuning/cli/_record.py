@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from lightning_tuning.reporters.loss_ends import steps_of
 from lightning_tuning.reporters.run_folder import FINDINGS, NotARunError, read_run
 from lightning_tuning.reporters.run_record import Run
 
@@ -25,6 +26,7 @@ def run_with_findings(folder: str) -> Run:
 
 
 def status_of(run: Run) -> str:
-    """How the run ended, if it did."""
-    status = str(run.info["status"])
-    return "still running, or killed" if status == "running" else status
+    """How the run ended, if it did, and after how many steps: ``"finished, 300 steps"``."""
+    status, steps = str(run.info["status"]), steps_of(run)
+    told = "still running, or killed" if status == "running" else status
+    return f"{told}, {steps} step{'' if steps == 1 else 's'}" if steps else told

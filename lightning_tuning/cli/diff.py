@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from lightning_tuning.cli._record import run_with_findings, status_of
+from lightning_tuning.findings import Severity
 from lightning_tuning.reporters.beside import print_beside_bars
 from lightning_tuning.reporters.diff_table import diff_table
 from lightning_tuning.reporters.run_diff import compare_runs
@@ -19,7 +20,7 @@ __all__ = ["add_diff_arguments", "diff"]
 
 _EPILOG = """\
 exit status:
-  0  nothing is new, and nothing is worse
+  0  nothing is new, and nothing is worse, at warning or above
   1  something is
   2  the two cannot be compared: one is no folder of a run, or does not say what
      was found
@@ -43,6 +44,12 @@ def add_diff_arguments(commands: Any) -> None:
     )
     command.add_argument("before", metavar="RUN_A", help="the folder of the run to compare with")
     command.add_argument("after", metavar="RUN_B", help="the folder of the run that is judged")
+    command.add_argument(
+        "--severity",
+        choices=[str(severity) for severity in Severity],
+        default=str(Severity.WARNING),
+        help="findings below it are told and not judged (default: %(default)s)",
+    )
     command.add_argument("--json", action="store_true", help="print the comparison as JSON, nothing else")
 
 
@@ -64,4 +71,4 @@ def diff(arguments: argparse.Namespace) -> int:
         console = Console()
         first, second = (f"{run.folder} ({status_of(run)})" for run in (before, after))
         print_beside_bars(console, *diff_table(compared, first, second, console))
-    return int(compared.is_worse)
+    return int(compared.is_worse(Severity.parse(arguments.severity)))

@@ -38,7 +38,7 @@ def diff_table(diff: RunDiff, before: str, after: str, console: Console) -> Iter
     worse, better, same = diff.changes(1), diff.changes(-1), diff.changes(0)
     counts = {"new": diff.new, "worse": worse, "better": better, "gone": diff.gone, "same": same}
     words = [f"{len(found)} {name}" for name, found in counts.items() if found]
-    verdict = (", ".join(words) or "no findings in either", "bold red" if diff.is_worse else "bold green")
+    verdict = (", ".join(words) or "no findings in either", "bold red" if diff.is_worse() else "bold green")
     yield from hung(Text.assemble(f"{before} -> {after}: ", verdict), console)
     if diff.new or diff.gone or worse or better:
         yield Text()

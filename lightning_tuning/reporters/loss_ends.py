@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from lightning_tuning.reporters.run_record import Block, Run
 
-__all__ = ["LossEnds", "loss_ends"]
+__all__ = ["LossEnds", "loss_ends", "steps_of"]
 
 _PARTS = 20
 """Of a run's steps: the loss of a twentieth says little of its last batches, and enough of where it stood."""
@@ -47,6 +47,11 @@ def loss_ends(run: Run) -> dict[str, LossEnds]:
             if "loss" in name.lower():
                 series.setdefault(name, []).append((sample.step, value))
     return found | {name: _ends(points) for name, points in sorted(series.items())}
+
+
+def steps_of(run: Run) -> int:
+    """How many optimizer steps were recorded; 0 where none was."""
+    return max((block.last_step + 1 for block in run.blocks), default=0)
 
 
 def _ends(points: Sequence[tuple[int, float]]) -> LossEnds:

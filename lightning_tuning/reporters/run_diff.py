@@ -7,9 +7,9 @@ import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from lightning_tuning.findings import Finding
+from lightning_tuning.findings import Finding, Severity
 from lightning_tuning.reporters.json_lines import as_number, plain
-from lightning_tuning.reporters.loss_ends import LossEnds, loss_ends
+from lightning_tuning.reporters.loss_ends import LossEnds, loss_ends, steps_of
 from lightning_tuning.reporters.run_record import Run
 
 __all__ = ["Change", "RunDiff", "compare_findings", "compare_runs"]
@@ -18,6 +18,8 @@ _SLACK = 1.1
 """Factor by which a measured number has to move: less is what another seed does."""
 _OFTEN = 2.0
 """Factor by which the number of times has to move, which two runs share far less."""
+_OUTCOMES = ("steps", "epochs")
+"""Of ``run.json``'s trainer: what became of the run, not what it was told."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,10 +61,10 @@ class RunDiff:
         """Those of ``both`` that went that way."""
         return [change for change in self.both if change.way == way]
 
-    @property
-    def is_worse(self) -> bool:
-        """Something is new or worse."""
-        return bool(self.new or self.changes(1))
+    def is_worse(self, least: Severity = Severity.WARNING) -> bool:
+        """Something is new or worse, and by now of severity ``least`` or above: an info is advice, or goes well."""
+        now = [*self.new, *(change.after for change in self.changes(1))]
+        return any(finding.severity >= least for finding in now)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
@@ -91,11 +93,12 @@ def compare_runs(before: Run, after: Run) -> RunDiff:
 
     How often a finding was seen is held against the steps of its run, where both recorded theirs.
     """
-    steps = [max((block.last_step + 1 for block in run.blocks), default=0) for run in (before, after)]
-    diff = compare_findings(before.findings, after.findings, longer=steps[1] / steps[0] if all(steps) else 1.0)
+    first_steps, second_steps = steps_of(before), steps_of(after)
+    longer = second_steps / first_steps if first_steps and second_steps else 1.0
+    diff = compare_findings(before.findings, after.findings, longer=longer)
     first, second = loss_ends(before), loss_ends(after)
     losses = {name: (first[name], second[name]) for name in first if name in second}
-    settings = dict(_settings(before.info, after.info))
+    settings = {name: pair for name, pair in _settings(before.info, after.info) if pair[0] != pair[1]}
     return dataclasses.replace(diff, losses=losses, settings=settings)
 
 
@@ -135,12 +138,12 @@ def compare_findings(before: Iterable[Finding], after: Iterable[Finding], *, lon
 
 
 def _settings(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tuple[str, tuple[Any, Any]]]:
-    """Versions, model and trainer where both tell of them, and differ."""
+    """Versions, model and trainer where both tell of them."""
     for part in ("model", "trainer", "versions"):
         one, other = before.get(part), after.get(part)
         if isinstance(one, Mapping) and isinstance(other, Mapping):
-            for name in (name for name in one if name in other and one[name] != other[name]):
-                yield f"{part}.{name}", (plain(one[name]), plain(other[name]))
+            names = [name for name in one if name in other and name not in _OUTCOMES]
+            yield from ((f"{part}.{name}", (plain(one[name]), plain(other[name]))) for name in names)
 
 
 def _file(finding: Finding) -> str:

@@ -66,7 +66,7 @@ def test_it_is_the_same_finding(before: Finding, after: Finding) -> None:
 def test_it_is_another_finding(before: Finding, after: Finding) -> None:
     diff = compare_findings([before], [after])
     assert (diff.new, diff.gone, diff.both) == ([after], [before], [])
-    assert diff.is_worse
+    assert diff.is_worse()
 
 
 def test_what_lies_nearer_is_matched_first() -> None:
@@ -124,7 +124,17 @@ def measured(value: Any, threshold: Any = 10.0, severity: Severity = WARNING, **
 def test_a_pair_is_judged(before: Finding, after: Finding, way: int, why: str) -> None:
     diff = compare_findings([before], [after])
     assert [(change.way, change.why) for change in diff.both] == [(way, why)]
-    assert diff.is_worse is (way == 1)
+    assert diff.is_worse(INFO) is (way == 1)
+
+
+@pytest.mark.parametrize("least", Severity)
+@pytest.mark.parametrize("now", Severity)
+def test_what_is_worse_counts_from_a_severity_on(least: Severity, now: Severity) -> None:
+    assert compare_findings([], [finding(severity=now)]).is_worse(least) is (now >= least)
+    assert compare_findings([finding(severity=INFO)], [finding(severity=now)]).is_worse(least) is (
+        now >= least > INFO or now > INFO >= least
+    )
+    assert not compare_findings([finding(severity=now)], []).is_worse(least)
 
 
 def test_a_longer_run_sees_more_of_the_same() -> None:
@@ -207,8 +217,12 @@ def test_losses_are_compared_where_both_have_them() -> None:
 
 
 def test_what_the_runs_differ_in_is_told() -> None:
-    one = {"status": "finished", "trainer": {"precision": "32-true", "devices": 1, "old": 1}, "model": {"class": "Net"}}
-    other = {"status": "failed", "trainer": {"precision": "bf16-mixed", "devices": 1}, "model": None}
+    one = {
+        "status": "finished",
+        "trainer": {"precision": "32-true", "devices": 1, "old": 1, "steps": 9},
+        "model": {"class": "Net"},
+    }
+    other = {"status": "failed", "trainer": {"precision": "bf16-mixed", "devices": 1, "steps": 0}, "model": None}
     diff = compare_runs(Run(Path("a"), one), Run(Path("b"), other))
     assert diff.settings == {"trainer.precision": ("32-true", "bf16-mixed")}
     assert diff.to_dict()["settings"] == {"trainer.precision": {"before": "32-true", "after": "bf16-mixed"}}
