@@ -131,9 +131,8 @@ def test_a_pair_is_judged(before: Finding, after: Finding, way: int, why: str) -
 @pytest.mark.parametrize("now", Severity)
 def test_what_is_worse_counts_from_a_severity_on(least: Severity, now: Severity) -> None:
     assert compare_findings([], [finding(severity=now)]).is_worse(least) is (now >= least)
-    assert compare_findings([finding(severity=INFO)], [finding(severity=now)]).is_worse(least) is (
-        now >= least > INFO or now > INFO >= least
-    )
+    worse = compare_findings([finding(severity=INFO)], [finding(severity=now)])
+    assert worse.is_worse(least) is (now > INFO and now >= least)
     assert not compare_findings([finding(severity=now)], []).is_worse(least)
 
 
