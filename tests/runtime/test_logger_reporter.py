@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 import subprocess
 import sys
 import uuid
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +239,15 @@ def test_callbacks_are_pickled_without_loggers() -> None:
     pickled = pickle.dumps(trainer.callbacks)
     assert b"Logger" not in pickled
     assert len(pickle.loads(pickled)) == 3
+
+
+def test_a_trainer_is_not_kept_alive() -> None:
+    trainer = quiet_trainer(callbacks=[Finds(3)], logger=CSVLogger("logs"))
+    trainer.fit(Mlp())
+    kept = weakref.ref(trainer)
+    del trainer
+    gc.collect()
+    assert kept() is None
 
 
 def test_no_library_of_a_logger_is_imported() -> None:
