@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from datetime import datetime
 
-__all__ = ["NONE", "TIMES", "clip", "duration", "listed", "number", "parts", "plural", "span", "when"]
+__all__ = ["NONE", "TIMES", "clip", "duration", "listed", "number", "parts", "plural", "shortened", "span", "when"]
 
 NONE, TIMES = "\N{EN DASH}", "\N{MULTIPLICATION SIGN}"
 LONGEST = 1_000
@@ -46,6 +46,17 @@ def clip(text: str, longest: int = LONGEST) -> str:
         'abc… (3 characters more)'
     """
     return text if len(text) <= longest else f"{text[:longest]}… ({len(text) - longest:,} characters more)"
+
+
+def shortened(text: str, most: int) -> str:
+    """``text`` in ``most`` characters, cut in its midst: of a path both ends tell most.
+
+    Example:
+        >>> shortened("encoder.layers.0.self_attn.out_proj", 21)
+        'encoder.la….out_proj'
+    """
+    half = (most - 1) // 2
+    return text if len(text) <= most else f"{text[: most - 1 - half]}…{text[-half:]}"
 
 
 def span(first: int, last: int | None = None) -> str:
