@@ -56,21 +56,24 @@
   for (const [node, owner] of texts) {
     const range = document.createRange();
     range.selectNodeContents(node);
-    const inside = () => [...range.getClientRects()].find((box) => box.width > 1 && box.height > 1);
-    let box = inside();
-    if (!box) continue;
-    if (box.top < 0 || box.bottom > innerHeight || box.left < 0 || box.right > innerWidth) {
+    const stack = () => { // empty where the middle of the text is clipped, or out of the window
+      const box = [...range.getClientRects()].find((one) => one.width > 1 && one.height > 1);
+      if (!box) return null;
+      const found = document.elementsFromPoint(box.left + box.width / 2, box.top + box.height / 2);
+      return found.includes(owner) ? found.slice(found.indexOf(owner)) : [];
+    };
+    let layers = stack();
+    if (layers?.length === 0) {
       owner.scrollIntoView({ block: "center", inline: "center", behavior: "instant" });
-      box = inside();
+      layers = stack();
     }
-    const stack = document.elementsFromPoint(box.left + box.width / 2, box.top + box.height / 2);
-    const place = stack.indexOf(owner);
-    if (place < 0) { // clipped, or out of reach
-      unseen.push(node.data.trim().slice(0, 60));
+    if (!layers) continue;
+    if (!layers.length) {
+      unseen.push(`<${owner.tagName} ${owner.getAttribute("class") ?? ""}> ${node.data.trim().slice(0, 60)}`);
       continue;
     }
     let behind = canvas;
-    for (const element of stack.slice(place).reverse()) {
+    for (const element of layers.reverse()) {
       if (!(element === owner && isSvg(owner))) behind = over(paint(element, false), behind);
     }
     const ahead = over(paint(owner, true), behind);
