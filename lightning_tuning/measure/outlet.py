@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
 
+from lightning_tuning.measure.reading import Reading
+
 __all__ = ["Outlet", "Spare"]
 
 Spare = Callable[[Logger], contextlib.AbstractContextManager[object]]
@@ -23,12 +25,15 @@ class Outlet:
         trainer: or a weak proxy of it.
 
     Attributes:
+        listeners: are given the numbers and the step as well, also where there are no loggers, see :meth:`Meter.log`;
+            nothing is handed to them twice.
         spare: see :data:`Spare`. By default a logger that fails ends the run; the desk puts in a context that notes it.
     """
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
         self.spare: Spare = contextlib.nullcontext
+        self.listeners: list[Callable[[Mapping[str, float], int], None]] = []
 
     @property
     def now(self) -> int:
@@ -38,8 +43,8 @@ class Outlet:
 
     @property
     def log_step(self) -> int | None:
-        """:attr:`now` if Lightning logs in this step; ``None`` if not, or if there are no loggers."""
-        if not self._trainer.loggers:
+        """:attr:`now` if Lightning logs in this step; ``None`` if not, or if nobody takes what is logged."""
+        if not (self.listeners or self._trainer.loggers):
             return None
         step = self.now
         every: int = self._trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector of Lightning's
@@ -47,6 +52,15 @@ class Outlet:
 
     def log(self, numbers: Mapping[str, float], step: int | None = None) -> None:
         """See :meth:`Meter.log`."""
+        step = self.now if step is None else step
+        for listen in self.listeners:
+            listen(numbers, step)
         for logger in self._trainer.loggers:
             with self.spare(logger):
-                logger.log_metrics(dict(numbers), step=self.now if step is None else step)
+                logger.log_metrics(dict(numbers), step=step)
+
+    def log_norm(self, reading: Reading, step: int) -> None:
+        """Log the gradient norm of a step, of which there is one per optimizer."""
+        several = len(self._trainer.optimizers) > 1
+        name = f"tuning/grad_norm/optimizer_{reading.optimizer}" if several else "tuning/grad_norm"
+        self.log({name: float(reading.grad_norm or 0.0)}, step)
