@@ -19,7 +19,7 @@ from lightning_tuning import (
     TuningSuite,
     TuningWarning,
 )
-from lightning_tuning.suite import RECOMMENDED as MEMBERS
+from lightning_tuning.recommended import RECOMMENDED as MEMBERS
 from tests.helpers import MODEL_KINDS, Mlp, TinyModule, quiet_trainer
 
 RECOMMENDED = [kind for kind, _ in MEMBERS]
