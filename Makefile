@@ -8,7 +8,7 @@ THEMES := $(sort $(notdir $(basename $(shell grep -l '^from themes import' demos
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demos test lint types format bench clean
+.PHONY: help demo demos test browser lint types format bench clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z]+):.*##(.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -19,8 +19,11 @@ demo: $(INSTALLED)-demos  ## train the healthy MNIST net, then every story: the 
 demos: demo  ## all of that, and each theme: runs side by side, with a table and a picture
 	set -e; for theme in $(THEMES); do $(BIN)/python demos/$$theme.py; done
 
-test: lint types  ## lint, types and all tests
+test: browser lint types  ## lint, types and all tests
 	$(ONE_THREAD) $(BIN)/python -m pytest -n 2
+
+browser:  ## chromium, in which the tests open reports: Debian's, where there is none
+	@sh tests/browser/install.sh
 
 lint: $(INSTALLED)-dev  ## ruff: rules and format
 	$(BIN)/ruff check

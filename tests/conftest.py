@@ -43,3 +43,12 @@ def _fixed_seeds() -> None:
     torch.manual_seed(0)
     np.random.seed(0)
     random.seed(0)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    # A skipped test is a letter among thousands of dots; that a whole kind of tests had nothing to run in is said.
+    reasons = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", ())]
+    if missing := sum("NO BROWSER" in reason for reason in reasons):
+        terminalreporter.write_line(
+            f"{missing} tests found NO BROWSER: no report was opened. See `make browser`.", red=True
+        )

@@ -6,7 +6,7 @@ import math
 
 from lightning_tuning.reporters.html._heat_drawing import colour_domain, dots, map_of, row_height
 from lightning_tuning.reporters.html._kinds import MAPS, Kind
-from lightning_tuning.reporters.html._layers import Grid, grid_of
+from lightning_tuning.reporters.html._layers import Grid, grid_of, labels
 from lightning_tuning.reporters.html._plot import Plot, Table, no_plot
 from lightning_tuning.reporters.html._words import NONE, clip, listed, number, plural, shortened, span
 from lightning_tuning.reporters.run_record import Run
@@ -43,7 +43,8 @@ def _map(kind: Kind, run: Run) -> Plot:
         {
             "cells": [{"i": index, "v": [_plain(value) for value in row]} for index, row in enumerate(grid.cells)],
             "layers": [
-                {"i": index, "n": clip(name, 200), "s": shortened(name, 24)} for index, name in enumerate(grid.layers)
+                {"i": index, "n": clip(name, 200), "s": label}
+                for index, (name, label) in enumerate(zip(grid.layers, labels(grid.layers), strict=True))
             ],
             "columns": [
                 {"b": place, "x": first, "x2": behind, "at": span(first, last) + _looks(count)}

@@ -76,8 +76,8 @@ def picture(chart: Chart, findings: Sequence[Finding], anchors: Mapping[int, str
     for index, (part, (across, layer)) in enumerate(zip(chart.parts, layout.boxes, strict=True)):
         x = round(MARGIN + across * (WIDTH + GAP_X) - (WIDTH + GAP_X) / 2 + GAP_X / 2)
         count = f" {TIMES}{part.count}" if part.count > 1 else ""
-        kind = shortened(part.kind, 30 - len(count)) + count if part.name else ""
-        lines = [line for line in (shortened(part.name or part.kind, 26), kind, shortened(part.note, 36)) if line]
+        kind = shortened(part.kind, 29 - len(count)) + count if part.name else ""
+        lines = [line for line in (shortened(part.name or part.kind, 26), kind, shortened(part.note, 30)) if line]
         badge = _badge(homes[index], findings, anchors) if index in homes else None
         boxes.append(Box(part, lines, x, MARGIN + layer * (HEIGHT + GAP_Y), badge))
     paths = [_path([(MARGIN + x * (WIDTH + GAP_X), layer) for x, layer in points]) for points in layout.arrows]

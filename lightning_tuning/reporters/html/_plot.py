@@ -96,6 +96,8 @@ def step_axis(steps: tuple[int, int]) -> alt.X:
     axis = alt.Axis(
         title="step", format=",d", tickMinStep=1, tickCount=8, labelFlush=True, labelOverlap="greedy", grid=False
     )
+    if first == last:
+        axis.values = [first]
     return alt.X("x:Q", scale=alt.Scale(domain=domain, nice=False), axis=axis)
 
 

@@ -149,6 +149,8 @@ def _comparison(name: str, actual: Curve, planned: Curve) -> str:
     # Between two simulated steps any rate of the two is right: a schedule that is thinned says no more.
     for step, value in actual:
         place = bisect_right(steps, step)
+        if step > steps[-1]:
+            break  # nothing was simulated there
         near = [rate for _, rate in planned[max(0, place - 2) : place + 2] if math.isfinite(rate)]
         if near and math.isfinite(value) and not min(near) * (1 - SAME) <= value <= max(near) * (1 + SAME):
             meant = planned[max(0, place - 1)][1]

@@ -1,0 +1,23 @@
+"""The report of a run folder, as an HTML file."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+from lightning_tuning.findings.whole_file import write_text_whole
+from lightning_tuning.reporters.run_folder import read_run
+
+__all__ = ["write_page"]
+
+
+def write_page(folder: Path, report: Path) -> None:
+    """Read the run in ``folder`` and put its report into the place of ``report``, whole.
+
+    Raises:
+        NotARunError: if there is none.
+        ImportError: without the extra ``report``.
+        OSError: if it cannot be written.
+    """
+    render_report = importlib.import_module("lightning_tuning.reporters.html").render_report
+    write_text_whole(report, render_report(read_run(folder)))
