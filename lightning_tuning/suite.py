@@ -14,6 +14,7 @@ from lightning_tuning.findings import Finding, Journal, OnFinding
 from lightning_tuning.findings.run_order import RunOrder
 from lightning_tuning.findings.settings import Settings, settings_here
 from lightning_tuning.recommended import members_of
+from lightning_tuning.recording.ordered import ordered_report
 from lightning_tuning.runtime import Desk, TuningCallback
 from lightning_tuning.runtime.forwarding import FORWARDED, forward
 from lightning_tuning.runtime.sparing import nothing_more_raised
@@ -49,6 +50,8 @@ class TuningSuite(TuningCallback):
         checks_only: leave monitors and guards out.
         thresholds: from where on a rule fires, by its code or name: ``{"LT601": {"ratio": 20}}`` is
             ``options={"GradientExplosionMonitor": {"ratio": 20}}``.
+        report: the HTML file to make of the run, ``"report.html"``, by a :class:`TuningReport`, with all that it keeps.
+            ``None`` (default) and ``""`` make none.
 
     An argument that is ``None`` (the default of all) is what ``lightning-tuning run`` was told, where it has started
     the script; where that says nothing what the environment variable ``LIGHTNING_TUNING`` says, and then what the
@@ -87,6 +90,7 @@ class TuningSuite(TuningCallback):
         options: dict[str, dict[str, Any]] | None = None,
         checks_only: bool | None = None,
         thresholds: dict[str, dict[str, Any]] | None = None,
+        report: str | None = None,
     ) -> None:
         given = Settings(
             _tuple(select),
@@ -97,11 +101,22 @@ class TuningSuite(TuningCallback):
             options,
             checks_only,
             thresholds,
+            report,
         )
-        self._settings, self._recommended = _settled(given)
+        self._begin(*_settled(given))
+
+    @classmethod
+    def record_alone(cls, order: RunOrder) -> TuningSuite:
+        """One that only has the record kept that ``lightning-tuning run`` asks for, whatever the settings are."""
+        suite = cls.__new__(cls)
+        suite._begin({}, [ordered_report(order)])
+        return suite
+
+    def _begin(self, settings: dict[str, Any], recommended: list[TuningCallback]) -> None:
+        self._settings, self._recommended = settings, recommended
         self._journal: Journal | None = None
         self._is_retired = False
-        self.members: list[TuningCallback] = list(self._recommended)
+        self.members: list[TuningCallback] = list(recommended)
 
     @property
     def findings(self) -> list[Finding]:

@@ -1,4 +1,4 @@
-"""The command line: ``lightning-tuning rules``, ``explain LT601``, ``check`` and ``lr module:Class``, ``replay``."""
+"""The command line: ``lightning-tuning rules``, ``explain LT601``, ``check`` and ``lr module:Class``, ``run``, ..."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from rich.text import Text
 from lightning_tuning import __version__
 from lightning_tuning.cli._arguments import add_check_arguments, add_lr_arguments, add_replay_arguments
 from lightning_tuning.cli._optimizers import WORD, optimizer_comparison
+from lightning_tuning.cli._run_arguments import add_report_arguments, add_run_arguments
 from lightning_tuning.findings import CATALOGUE, Rule, UnknownRuleError
 from lightning_tuning.findings.causes import CAUSES
 from lightning_tuning.findings.declarations import register_declared_rules
@@ -45,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         2
     """
     arguments = _parser().parse_args(argv)
+    if arguments.command == "run":
+        return _run(arguments)  # which needs no rules
     register_declared_rules(RULES)
     try:
         if arguments.command == "explain":
@@ -55,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             status = _lr(arguments)
         elif arguments.command == "replay":
             status = _replay(arguments)
+        elif arguments.command == "report":
+            status = _report(arguments)
         else:
             status = _rules(arguments.select, arguments.format)
         sys.stdout.flush()
@@ -96,6 +101,8 @@ def _parser() -> argparse.ArgumentParser:
     add_check_arguments(commands)
     add_lr_arguments(commands)
     add_replay_arguments(commands)
+    add_run_arguments(commands)
+    add_report_arguments(commands)
     return parser
 
 
@@ -115,6 +122,18 @@ def _replay(arguments: argparse.Namespace) -> int:
     from lightning_tuning.cli.replay import replay  # noqa: PLC0415  # see above
 
     return replay(arguments)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from lightning_tuning.cli.run import run  # noqa: PLC0415  # the other commands need no YAML
+
+    return run(arguments)
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from lightning_tuning.cli.report import report  # noqa: PLC0415  # nor the parts of a page
+
+    return report(arguments)
 
 
 def _rules(prefixes: Sequence[str] | None, style: str) -> int:
