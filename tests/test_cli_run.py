@@ -16,7 +16,7 @@ from lightning_tuning.cli import main
 from lightning_tuning.findings.run_order import RunOrder
 from lightning_tuning.recommended import RECOMMENDED
 from lightning_tuning.recording import ordered as ordered_module
-from lightning_tuning.reporters import html
+from lightning_tuning.recording import page
 from lightning_tuning.reporters.run_folder import read_run
 from tests.helpers import Mlp, quiet_trainer
 
@@ -113,7 +113,7 @@ def test_what_cannot_be_run(capsys: pytest.CaptureFixture[str], arguments: list[
 def ordered(monkeypatch: pytest.MonkeyPatch) -> Any:
     """``ordered(settings)`` makes this the process of a script that ``lightning-tuning run`` has started."""
     monkeypatch.setattr(ordered_module, "_count", itertools.count(1))
-    monkeypatch.setattr(html, "render_report", lambda run: f"the page of {len(run.blocks)} steps")
+    monkeypatch.setattr(page, "render_report", lambda run: f"the page of {len(run.blocks)} steps")
 
     def order(settings: dict[str, Any] | None = None) -> None:
         for name, value in RunOrder(str(Path("runs/a").absolute()), settings or {}).environment().items():

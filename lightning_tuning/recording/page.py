@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 
 from lightning_tuning.findings.whole_file import write_text_whole
+from lightning_tuning.reporters.html import render_report
 from lightning_tuning.reporters.run_folder import read_run
 
 __all__ = ["write_page"]
@@ -16,8 +16,7 @@ def write_page(folder: Path, report: Path) -> None:
 
     Raises:
         NotARunError: if there is none.
-        ImportError: without the extra ``report``.
+        ReportExtraError: without the extra ``report``.
         OSError: if it cannot be written.
     """
-    render_report = importlib.import_module("lightning_tuning.reporters.html").render_report
     write_text_whole(report, render_report(read_run(folder)))

@@ -11,11 +11,12 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_tuning.recording._recorder import Recorder
+from lightning_tuning.reporters.html import ReportExtraError
 from lightning_tuning.runtime import Desk, Sparing, TuningCallback
 
 __all__ = ["TuningReport"]
 
-_EXTRA = ("jinja2", "altair")
+_EXTRA = ("jinja2", "altair", "vl_convert")
 
 
 class TuningReport(TuningCallback):
@@ -53,7 +54,7 @@ class TuningReport(TuningCallback):
     Raises:
         ValueError: if ``path`` or ``run_dir`` is no path or is taken, or ``every_n_steps`` no whole number of at least
             1.
-        ImportError: if ``path`` is given and the extra ``report`` is not installed.
+        ReportExtraError: if ``path`` is given and the extra ``report`` is not installed.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -77,7 +78,7 @@ class TuningReport(TuningCallback):
             raise ValueError(f"`every_n_steps` must be a whole number of at least 1, got {every_n_steps!r}.")
         missing = [name for name in _EXTRA if path is not None and importlib.util.find_spec(name) is None]
         if missing:
-            raise ImportError(
+            raise ReportExtraError(
                 f"`path` is {path!r}, but a report needs {' and '.join(missing)}: "
                 '`pip install "lightning-tuning[report]"`; with `path=None` the run is kept without it.'
             )
