@@ -133,7 +133,7 @@ def _at_once(gradients: list[Tensor | None]) -> tuple[float, ...] | None:
     Nearly always there is none of these, and it takes as long to look for them as the norms of a small net.
     """
     try:
-        norms = torch._foreach_norm(gradients, 2, torch.float32)
+        norms = torch._foreach_norm(gradients, 2, torch.float32)  # type: ignore[arg-type]  # a None is refused
     except (TypeError, RuntimeError):
         return None
     return tuple([n.item() for n in norms])
