@@ -22,6 +22,7 @@ FLOORS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (  # floor by
     (TOP, (("cli", "rules, explain, check and all else on the command line", ""),)),
     (TOP, (("plugin", "in scripts that do not ask for it", ""),)),
     (TOP, (("suite", "the recommended set as one callback", ""),)),
+    (TOP, (("recommended", "which callbacks, with which arguments", ""),)),
     (
         LOOKS,
         (

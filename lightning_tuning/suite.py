@@ -2,80 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from lightning_tuning.checks import (
-    BatchNormCheck,
-    DataCheck,
-    DropoutBNConflictWarning,
-    DropoutCheck,
-    GradientFlowCheck,
-    InitCheck,
-    LossHeadCheck,
-    OptimizerCheck,
-    RunCheck,
-    ScheduleCheck,
-    TargetCheck,
-    TrainEvalModeCheck,
-)
 from lightning_tuning.findings import Finding, Journal, OnFinding
+from lightning_tuning.findings.run_order import RunOrder
 from lightning_tuning.findings.settings import Settings, settings_here
-from lightning_tuning.guards import NanLossGuard, ReplicaDriftGuard
-from lightning_tuning.monitors import (
-    ActivationMonitor,
-    ClippingMonitor,
-    GradientExplosionMonitor,
-    GradientVanishingMonitor,
-    LearningCurveMonitor,
-    OverfittingMonitor,
-    PenaltyMonitor,
-    RateMonitor,
-    StaleGradientMonitor,
-    UpdateMonitor,
-    VarianceShiftMonitor,
-)
+from lightning_tuning.recommended import members_of
+from lightning_tuning.recording.ordered import ordered_report
 from lightning_tuning.runtime import Desk, TuningCallback
 from lightning_tuning.runtime.forwarding import FORWARDED, forward
-from lightning_tuning.runtime.options import make_with_options
 from lightning_tuning.runtime.reporting import configure
 from lightning_tuning.runtime.sparing import nothing_more_raised
 
 __all__ = ["TuningSuite"]
-
-RECOMMENDED: tuple[tuple[type[TuningCallback], dict[str, Any]], ...] = (
-    (DataCheck, {}),
-    (TargetCheck, {}),
-    (InitCheck, {}),
-    (DropoutBNConflictWarning, {"severity": "info"}),
-    (DropoutCheck, {}),
-    (BatchNormCheck, {}),
-    (LossHeadCheck, {}),
-    (GradientFlowCheck, {}),
-    (TrainEvalModeCheck, {}),
-    (OptimizerCheck, {}),
-    (ScheduleCheck, {}),
-    (RunCheck, {}),
-    (GradientExplosionMonitor, {}),
-    (RateMonitor, {}),
-    (PenaltyMonitor, {}),
-    (GradientVanishingMonitor, {}),
-    (UpdateMonitor, {}),
-    (ClippingMonitor, {}),
-    (ActivationMonitor, {}),
-    (StaleGradientMonitor, {}),
-    (LearningCurveMonitor, {}),
-    (OverfittingMonitor, {}),
-    (VarianceShiftMonitor, {}),
-    (NanLossGuard, {}),
-    (ReplicaDriftGuard, {}),
-)
-"""The recommended set with its arguments, in the order in which it is called."""
-
-_CHECKS = "lightning_tuning.checks."
 
 
 class TuningSuite(TuningCallback):
@@ -106,10 +51,15 @@ class TuningSuite(TuningCallback):
         checks_only: leave monitors and guards out.
         log_findings: give findings to the trainer's loggers too, as text and as numbers (``True``; see
             :class:`LoggerReporter`). What is measured is logged anyway.
+        thresholds: from where on a rule fires, by its code or name: ``{"LT601": {"ratio": 20}}`` is
+            ``options={"GradientExplosionMonitor": {"ratio": 20}}``.
+        report: the HTML file to make of the run, ``"report.html"``, by a :class:`TuningReport`, with all that it keeps.
+            ``None`` (default) and ``""`` make none.
 
-    An argument that is ``None`` (the default of all) is what the environment variable ``LIGHTNING_TUNING`` says, and
-    where that says nothing what the nearest ``pyproject.toml`` has under ``[tool.lightning-tuning]``. A comment
-    ``# tuning: ignore[LT301] reason`` silences a rule on its line.
+    An argument that is ``None`` (the default of all) is what ``lightning-tuning run`` was told, where it has started
+    the script; where that says nothing what the environment variable ``LIGHTNING_TUNING`` says, and then what the
+    nearest ``pyproject.toml`` has under ``[tool.lightning-tuning]``. A comment ``# tuning: ignore[LT301] reason``
+    silences a rule on its line.
 
     Attributes:
         members: the callbacks that the suite calls.
@@ -117,8 +67,8 @@ class TuningSuite(TuningCallback):
             script did not ask for.
 
     Raises:
-        ValueError: for an unknown ``on_finding``, code, prefix, severity, member or argument of one, given here or in
-            one of those places.
+        ValueError: for an unknown ``on_finding``, code, prefix, severity, member or argument of one, given here, in the
+            variable or in the file. What ``lightning-tuning run`` was told is warned of, and left aside.
         MisconfigurationException: at the start of a run, if a second suite with other arguments is attached to the
             trainer.
 
@@ -143,6 +93,8 @@ class TuningSuite(TuningCallback):
         options: dict[str, dict[str, Any]] | None = None,
         checks_only: bool | None = None,
         log_findings: bool | None = None,
+        thresholds: dict[str, dict[str, Any]] | None = None,
+        report: str | None = None,
     ) -> None:
         given = Settings(
             _tuple(select),
@@ -153,24 +105,23 @@ class TuningSuite(TuningCallback):
             options,
             checks_only,
             log_findings,
+            thresholds,
+            report,
         )
-        settings = given.over(settings_here())
-        self._settings: dict[str, Any] = {
-            "select": settings.select,
-            "ignore": settings.ignore or (),
-            "on_finding": settings.on_finding or "warn",
-            "per_path_ignores": settings.per_path_ignores or {},
-            "severity": settings.severity or {},
-            "log_findings": True if settings.log_findings is None else settings.log_findings,
-        }
-        configure(Journal(), **self._settings)  # the one place that knows what is allowed
-        members = make_with_options(RECOMMENDED, settings.options)
-        if settings.checks_only:
-            members = [member for member in members if type(member).__module__.startswith(_CHECKS)]
-        self._recommended = members
+        self._begin(*_settled(given))
+
+    @classmethod
+    def record_alone(cls, order: RunOrder) -> TuningSuite:
+        """One that only has the record kept that ``lightning-tuning run`` asks for, whatever the settings are."""
+        suite = cls.__new__(cls)
+        suite._begin({}, [ordered_report(order)])
+        return suite
+
+    def _begin(self, settings: dict[str, Any], recommended: list[TuningCallback]) -> None:
+        self._settings, self._recommended = settings, recommended
         self._journal: Journal | None = None
         self._is_retired = False
-        self.members: list[TuningCallback] = list(self._recommended)
+        self.members: list[TuningCallback] = list(recommended)
 
     @property
     def findings(self) -> list[Finding]:
@@ -241,6 +192,30 @@ class TuningSuite(TuningCallback):
             return
         own = [callback for callback in callbacks if not isinstance(callback, TuningSuite)]
         self.members = [m for m in self._recommended if not any(isinstance(callback, type(m)) for callback in own)]
+
+
+def _settled(given: Settings) -> tuple[dict[str, Any], list[TuningCallback]]:
+    """What the journal is to take, and the members."""
+    try:
+        settings = given.over(settings_here())
+        for_journal = {
+            "select": settings.select,
+            "ignore": settings.ignore or (),
+            "on_finding": settings.on_finding or "warn",
+            "per_path_ignores": settings.per_path_ignores or {},
+            "severity": settings.severity or {},
+            "log_findings": True if settings.log_findings is None else settings.log_findings,
+        }
+        configure(Journal(), **for_journal)  # type: ignore[arg-type]  # the one place that knows what is allowed
+        return for_journal, members_of(settings)
+    except ValueError as error:
+        order = RunOrder.here()
+        if order is None or not order.settings:
+            raise
+        os.environ.update(order.without_settings().environment())
+        settled = _settled(given)  # where these are not to blame it is raised again
+        warnings.warn(f"its settings are left aside: {error}", RuntimeWarning, stacklevel=3)
+        return settled
 
 
 def _tuple(patterns: Any) -> Any:

@@ -29,8 +29,9 @@ BELOW = {  # room: the rooms it may import from, besides itself
     "mixins": KNOWN,
     "recording": KNOWN | {"reporters"},
 }
-EVERYTHING = {*BELOW, "suite", "cli", "plugin"}
+EVERYTHING = {*BELOW, "recommended", "suite", "cli", "plugin"}
 BELOW |= {
+    "recommended": EVERYTHING - {"suite", "cli", "plugin"},
     "suite": EVERYTHING - {"cli", "plugin"},
     "plugin": EVERYTHING - {"cli"},
     "cli": EVERYTHING,

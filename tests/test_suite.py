@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -16,10 +17,13 @@ from lightning_tuning import (
     Journal,
     NanLossGuard,
     TuningError,
+    TuningReport,
     TuningSuite,
     TuningWarning,
 )
-from lightning_tuning.suite import RECOMMENDED as MEMBERS
+from lightning_tuning.recommended import RECOMMENDED as MEMBERS
+from lightning_tuning.recording import page
+from lightning_tuning.reporters.run_folder import read_run
 from tests.helpers import MODEL_KINDS, Mlp, TinyModule, quiet_trainer
 
 RECOMMENDED = [kind for kind, _ in MEMBERS]
@@ -166,6 +170,8 @@ def test_two_different_suites_are_refused() -> None:
         ({"on_finding": "stop"}, "`on_finding` must be one of"),
         ({"select": "LT6"}, "`select` must be a list"),
         ({"ignore": ["LT6666"]}, "`ignore` has 'LT6666'"),
+        ({"report": 3}, "`report`: `path` must be a path or None, got 3"),
+        ({"report": "."}, "`report`: `path` must be"),
     ],
 )
 def test_bad_arguments_are_named(arguments: dict[str, Any], message: str) -> None:
@@ -191,3 +197,64 @@ def test_attached_by_the_module_itself() -> None:
     trainer.fit(Attaches())
     assert any(isinstance(callback, TuningSuite) for callback in trainer.callbacks)
     assert torch.isfinite(trainer.callback_metrics["train_loss"])
+
+
+@pytest.fixture
+def _plain_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page, "render_report", lambda run: f"the page of {len(run.blocks)} steps")
+
+
+def reports(suite: TuningSuite) -> list[TuningReport]:
+    return [member for member in suite.members if isinstance(member, TuningReport)]
+
+
+@pytest.mark.usefixtures("_plain_page")
+def test_a_report_is_made_through_the_suite_as_without_it() -> None:
+    suite = TuningSuite(report="a.html")
+    with pytest.warns(TuningWarning, match="LT701"):
+        quiet_trainer(callbacks=[suite, NanLossGuard(action="skip")]).fit(BadBatch())
+    alone = TuningReport("b.html")
+    with pytest.warns(TuningWarning, match="LT701"):
+        quiet_trainer(callbacks=[NanLossGuard(action="skip"), alone]).fit(BadBatch())
+    by_suite, by_itself = read_run("a_run"), read_run("b_run")
+    assert Path("a.html").read_text() == Path("b.html").read_text() == "the page of 7 steps"  # one was dropped
+    assert [block.loss for block in by_suite.blocks] == [block.loss for block in by_itself.blocks]
+    assert [finding.code for finding in by_suite.findings] == ["LT701"]
+    assert by_suite.info["status"] == "finished"
+    assert by_suite.model == by_itself.model
+    assert by_suite.model is not None
+
+
+@pytest.mark.usefixtures("_plain_page")
+def test_a_run_that_its_suite_ends_is_reported_too() -> None:
+    with pytest.raises(TuningError, match="LT701"):
+        quiet_trainer(callbacks=[TuningSuite(report="a.html")]).fit(BadBatch())
+    run = read_run("a_run")
+    assert (run.info["status"], [finding.code for finding in run.findings]) == ("failed", ["LT701"])
+    assert Path("a.html").exists()
+
+
+@pytest.mark.usefixtures("_plain_page")
+def test_checks_only_reports_what_the_checks_found() -> None:
+    suite = TuningSuite(checks_only=True, report="a.html")
+    quiet_trainer(callbacks=[suite]).fit(Mlp(lr=5.0))
+    assert [finding.code for finding in read_run("a_run").findings] == ["LT408", "LT413"]
+    assert {type(member).__module__.split(".")[1] for member in suite.members} == {"checks", "recording"}
+
+
+@pytest.mark.usefixtures("_plain_page")
+def test_a_report_of_the_users_own_is_the_one() -> None:
+    suite, own = TuningSuite(report="a.html"), TuningReport("b.html")
+    quiet_trainer(callbacks=[suite, own]).fit(Mlp())
+    assert reports(suite) == []
+    assert (Path("a.html").exists(), Path("b.html").exists()) == (False, True)
+
+
+def test_where_a_report_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert reports(TuningSuite()) == []
+    Path("pyproject.toml").write_text('[tool.lightning-tuning]\nreport = "file.html"\n', encoding="utf-8")
+    assert [str(report.path) for report in reports(TuningSuite())] == ["file.html"]
+    monkeypatch.setenv("LIGHTNING_TUNING", "report=variable.html")
+    assert [str(report.path) for report in reports(TuningSuite())] == ["variable.html"]
+    assert [str(report.path) for report in reports(TuningSuite(report="code.html"))] == ["code.html"]
+    assert reports(TuningSuite(report="")) == []

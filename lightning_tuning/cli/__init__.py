@@ -1,4 +1,4 @@
-"""The command line: ``lightning-tuning rules``, ``explain LT601``, ``check`` and ``lr module:Class``, ``replay``."""
+"""The command line: ``lightning-tuning rules``, ``explain LT601``, ``check`` and ``lr module:Class``, ``run``, ..."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from rich.text import Text
 from lightning_tuning import __version__
 from lightning_tuning.cli._arguments import add_check_arguments, add_lr_arguments, add_replay_arguments
 from lightning_tuning.cli._optimizers import WORD, optimizer_comparison
+from lightning_tuning.cli._run_arguments import add_report_arguments, add_run_arguments
 from lightning_tuning.cli.diff import add_diff_arguments, diff
 from lightning_tuning.cli.findings import add_findings_arguments, findings
 from lightning_tuning.cli.new_rule import add_new_rule_arguments, new_rule
@@ -47,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         2
     """
     arguments = _parser().parse_args(argv)
+    if arguments.command == "run":
+        return _run(arguments)  # which needs no rules
     register_declared_rules(RULES)
     try:
         if arguments.command == "explain":
@@ -57,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             status = _lr(arguments)
         elif arguments.command == "replay":
             status = _replay(arguments)
+        elif arguments.command == "report":
+            status = _report(arguments)
         elif arguments.command == "new-rule":
             status = new_rule(arguments)
         elif arguments.command == "diff":
@@ -104,6 +109,8 @@ def _parser() -> argparse.ArgumentParser:
     add_check_arguments(commands)
     add_lr_arguments(commands)
     add_replay_arguments(commands)
+    add_run_arguments(commands)
+    add_report_arguments(commands)
     add_findings_arguments(commands)
     add_diff_arguments(commands)
     add_new_rule_arguments(commands)
@@ -126,6 +133,18 @@ def _replay(arguments: argparse.Namespace) -> int:
     from lightning_tuning.cli.replay import replay  # noqa: PLC0415  # see above
 
     return replay(arguments)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from lightning_tuning.cli.run import run  # noqa: PLC0415  # the other commands need no YAML
+
+    return run(arguments)
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from lightning_tuning.cli.report import report  # noqa: PLC0415  # nor the parts of a page
+
+    return report(arguments)
 
 
 def _rules(prefixes: Sequence[str] | None, style: str) -> int:

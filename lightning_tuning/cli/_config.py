@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]  # comes with Lightning
 
-__all__ = ["UsageError", "build", "key_values", "load_config", "locate"]
+__all__ = ["UsageError", "build", "key_values", "load_config", "locate", "scalar"]
 
 
 class UsageError(Exception):
@@ -59,7 +59,7 @@ def key_values(pairs: Iterable[str], option: str) -> dict[str, Any]:
         key, equals, text = pair.partition("=")
         if not equals or not key.isidentifier():
             raise UsageError(f"`{option}` must be key=value, got {pair!r}.")
-        values[key] = _scalar(text)
+        values[key] = scalar(text)
     return values
 
 
@@ -105,10 +105,10 @@ def _built(value: Any) -> Any:
         return {key: _built(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_built(item) for item in value]
-    return _scalar(value) if isinstance(value, str) else value
+    return scalar(value) if isinstance(value, str) else value
 
 
-def _scalar(text: str) -> Any:
+def scalar(text: str) -> Any:
     """YAML, and the ``1e-3`` that YAML 1.1 takes for text."""
     try:
         value = yaml.safe_load(text)

@@ -1,4 +1,4 @@
-"""What a user wants of the suite, from wherever it is said: environment, file, ``pyproject.toml``."""
+"""What a user wants of the suite, from wherever it is said: command line, environment, file, ``pyproject.toml``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from lightning_tuning.findings.run_order import RunOrder
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -31,7 +33,7 @@ class Settings:
     """Everything that can be set outside of the code; ``None``: nothing is said of it.
 
     Attributes:
-        select: see :class:`~lightning_tuning.TuningSuite`, and so the next seven.
+        select: see :class:`~lightning_tuning.TuningSuite`, and so all others.
         ignore: likewise.
         on_finding: likewise.
         per_path_ignores: likewise.
@@ -39,6 +41,8 @@ class Settings:
         options: likewise.
         checks_only: likewise.
         log_findings: likewise.
+        thresholds: likewise.
+        report: likewise.
     """
 
     select: tuple[str, ...] | None = None
@@ -49,14 +53,20 @@ class Settings:
     options: Mapping[str, Mapping[str, Any]] | None = None
     checks_only: bool | None = None
     log_findings: bool | None = None
+    thresholds: Mapping[str, Mapping[str, Any]] | None = None
+    report: str | None = None
+
+    def __repr__(self) -> str:
+        said = ((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in said if value is not None)})"
 
     def over(self, below: Settings) -> Settings:
         """These, and where they say nothing those ``below``.
 
         Example:
             >>> Settings(on_finding="raise").over(Settings(ignore=("LT3",), on_finding="warn"))
-            Settings(select=None, ignore=('LT3',), on_finding='raise', per_path_ignores=None, severity=None, options=None, checks_only=None, log_findings=None)
-        """  # noqa: E501  # the repr is one line
+            Settings(ignore=('LT3',), on_finding='raise')
+        """
         own = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
         return dataclasses.replace(below, **own)
 
@@ -90,9 +100,11 @@ class Settings:
         for name in ("checks_only", "log_findings"):
             if not isinstance(given.get(name, False), bool):
                 raise ValueError(f"{origin}: `{name}` must be true or false, got {given[name]!r}.")
-        for name in ("per_path_ignores", "severity", "options"):
+        for name in ("per_path_ignores", "severity", "options", "thresholds"):
             if not isinstance(given.get(name, {}), Mapping):
                 raise ValueError(f"{origin}: `{name}` must be a table, got {given[name]!r}.")
+        if not isinstance(given.get("report", ""), str):
+            raise ValueError(f"{origin}: `report` must be the path of a file, got {given['report']!r}.")
         return cls(**given)
 
     @classmethod
@@ -101,7 +113,8 @@ class Settings:
 
         Args:
             text: ``"recommended"``, ``"check-only"``, ``"off"``; a selection such as ``"recommended,-LT405"`` or
-                ``"LT3,LT4"``; or the path of a YAML file with the keys of ``[tool.lightning-tuning]``.
+                ``"LT3,LT4"``, and keys whose value is a word, ``"recommended,report=report.html"``; or the path of a
+                YAML file with the keys of ``[tool.lightning-tuning]``.
 
         Raises:
             ValueError: for anything else, and a file that cannot be read.
@@ -122,23 +135,33 @@ class Settings:
         if "off" in base:
             raise ValueError(f"{ENVIRONMENT}={text}: 'off' stands alone.")
         others = [word for word in words if word.lower() not in base]
+        table = cls.from_table(dict(w.split("=", 1) for w in others if "=" in w), f"{ENVIRONMENT}={text}")
+        others = [word for word in others if "=" not in word]
         ignore = tuple(word[1:] for word in others if word.startswith("-"))
         select = tuple(word for word in others if not word.startswith("-"))
         for word in select:
             is_word = word.replace("-", "").isalpha()  # a glob on names is none
             if is_word and (near := difflib.get_close_matches(word.lower(), _WORDS, n=1)):
                 raise ValueError(f"{ENVIRONMENT}={text}: {word!r} is no setting. Did you mean {near[0]!r}?")
-        return cls(select=select or None, ignore=ignore or None, checks_only=("check-only" in base) or None)
+        given = cls(select=select or None, ignore=ignore or None, checks_only=("check-only" in base) or None)
+        return given.over(table)
 
 
 def settings_here() -> Settings:
-    """What the environment says, and where it says nothing the nearest ``pyproject.toml`` with a table for us.
+    """What is said outside of the code, key by key.
+
+    First by ``lightning-tuning run``, if that has started this process, then by the environment variable, then by the
+    nearest ``pyproject.toml`` with a table for us.
 
     Raises:
         ValueError: if one of them is broken; says which, and where.
     """
+    order = RunOrder.here()
+    of_run = Settings()
+    if order is not None:
+        of_run = Settings.from_table({"report": order.report, **order.settings}, "lightning-tuning run")
     variable = Settings.from_variable(os.environ.get(ENVIRONMENT, "")) or Settings()
-    return variable.over(_of_project(Path.cwd()))
+    return of_run.over(variable).over(_of_project(Path.cwd()))
 
 
 def _of_project(folder: Path) -> Settings:

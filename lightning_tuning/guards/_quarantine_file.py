@@ -13,7 +13,7 @@ import torch
 from lightning.fabric.utilities.data import sized_len
 from torch.utils.data import Subset
 
-from lightning_tuning.runtime.whole_file import write_whole
+from lightning_tuning.findings.whole_file import write_whole
 
 __all__ = ["QuarantineError", "Ward", "fingerprint", "parts_from_plain", "read_quarantine", "write_quarantine"]
 

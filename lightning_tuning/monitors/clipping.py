@@ -70,6 +70,8 @@ class ClippingMonitor(TuningCallback):
     Source: Google tuning playbook, 'How can optimization failures be debugged and mitigated?'
     """
 
+    thresholds = (("LT606", "window"), ("LT606", "share"))
+
     def __init__(self, window: int = 200, share: float = 0.5) -> None:
         if type(window) is not int or window < 20:
             raise ValueError(f"`window` must be a whole number of at least 20, got {window!r}.")

@@ -75,6 +75,8 @@ class GradientExplosionMonitor(TuningCallback):
     Source: Pascanu et al. 2013; Kumar et al. 2025 (ZClip); Zhang et al. 2021 (AUTOTRAINER).
     """
 
+    thresholds = (("LT601", "window"), ("LT601", "ratio"), ("LT601", "z"), ("LT601", "spread"))
+
     def __init__(self, window: int = 200, ratio: float = 10.0, z: float = 2.5, spread: float = 70.0) -> None:
         for name, value, least, strict in (
             ("window", window, 20, False),

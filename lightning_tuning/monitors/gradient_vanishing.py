@@ -61,6 +61,8 @@ class GradientVanishingMonitor(TuningCallback):
     Source: Bengio et al. 1994; Glorot & Bengio 2010; Zhang et al. 2021 (AUTOTRAINER).
     """
 
+    thresholds = (("LT602", "ratio"), ("LT602", "norm"))
+
     def __init__(self, every_n_steps: int = 50, ratio: float = 1e-3, norm: float = 1e-4) -> None:
         if type(every_n_steps) is not int or every_n_steps < 1:
             raise ValueError(f"`every_n_steps` must be a whole number of at least 1, got {every_n_steps!r}.")

@@ -46,6 +46,8 @@ class OverfittingMonitor(TuningCallback):
     Source: Prechelt 1998, Early Stopping - But When?; Srivastava et al. 2014, Dropout.
     """
 
+    thresholds = (("LT804", "patience"),)
+
     def __init__(self, patience: int = 5, val_loss: str | None = None) -> None:
         if type(patience) is not int or patience < 2:
             raise ValueError(f"`patience` must be a whole number of at least 2, got {patience!r}.")

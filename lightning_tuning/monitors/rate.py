@@ -63,6 +63,8 @@ class RateMonitor(TuningCallback):
     Source: Google tuning playbook; Howard and Ruder 2018, ULMFiT; Mosbach et al. 2021.
     """
 
+    thresholds = (("LT508", "patience"),)
+
     def __init__(self, patience: int = 5, *, pretrained: bool | None = None, every_n_steps: int = 20) -> None:
         for name, count in (("patience", patience), ("every_n_steps", every_n_steps)):
             if type(count) is not int or count < 1:

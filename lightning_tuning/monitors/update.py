@@ -80,6 +80,8 @@ class UpdateMonitor(TuningCallback):
     Source: Karpathy, CS231n, 'Ratio of weights:updates'; Ben Braiek & Khomh 2023, TheDeepChecker.
     """
 
+    thresholds = (("LT604", "too_large"), ("LT605", "too_small"))
+
     def __init__(
         self, every_n_steps: int = 50, elements: int = 2**24, too_large: float = 1e-1, too_small: float = 1e-5
     ) -> None:
@@ -130,11 +132,7 @@ class UpdateMonitor(TuningCallback):
 
     def tuning_state(self) -> dict[str, Any]:
         """The updates seen last."""
-        return {
-            "large": self._large.state_dict(),
-            "small": self._small.state_dict(),
-            "highest": dict(self._highest),
-        }
+        return {"large": self._large.state_dict(), "small": self._small.state_dict(), "highest": dict(self._highest)}
 
     def load_tuning_state(self, state: dict[str, Any]) -> None:
         """Go on with them."""

@@ -8,9 +8,9 @@ import weakref
 from pathlib import Path
 from typing import IO, Any
 
+from lightning_tuning.findings.whole_file import lock, unlock, write_text_whole
 from lightning_tuning.reporters.json_lines import VERSION, JsonLines, plain, read_lines
 from lightning_tuning.reporters.run_folder import FINDINGS, MODEL, READINGS, RUN
-from lightning_tuning.runtime.whole_file import lock, unlock, write_text_whole
 
 __all__ = ["RunFiles"]
 
@@ -45,10 +45,10 @@ class RunFiles:
             known = _info(folder)
             if _is_being_written(folder):
                 number = _free(folder, report)
-                self.folder, self.report = (
-                    _numbered(folder, number),
-                    None if report is None else _numbered(report, number),
-                )
+                self.folder = _numbered(folder, number)
+                if report is not None:
+                    is_in_it = report.is_relative_to(folder)
+                    self.report = self.folder / report.relative_to(folder) if is_in_it else _numbered(report, number)
             elif known.get("id") == run:
                 self.began, self.seconds = known, _seconds(folder)
             else:
@@ -124,7 +124,7 @@ def _move_aside(folder: Path, report: Path | None) -> None:
 
 def _free(folder: Path, report: Path | None) -> int:
     """The first number that neither a folder nor a report has."""
-    places = [folder] if report is None else [folder, report]
+    places = [folder] if report is None or report.is_relative_to(folder) else [folder, report]
     return next(n for n in itertools.count(1) if not any(_numbered(place, n).exists() for place in places))
 
 

@@ -187,6 +187,8 @@ class Recorder:
             report = self.record.finish(self._error)
             if report is not None:
                 self._desk.journal.note(f"the report of this run: {report}")
+            elif (files := self.record.files) is not None:
+                self._desk.journal.note(f"the record of this run: {files.folder}")
 
 
 def _nothing(*_: Any) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lightning_tuning.findings.whole_file import write_text_whole
 from lightning_tuning.reporters.html import render_report
 from lightning_tuning.reporters.run_folder import read_run
-from lightning_tuning.runtime.whole_file import write_text_whole
 
 __all__ = ["write_page"]
 

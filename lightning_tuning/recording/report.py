@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,9 @@ class TuningReport(TuningCallback):
         >>> # trainer.fit(model); lightning_tuning.reporters.run_folder.read_run("runs/7").findings
     """
 
+    place: Callable[[Trainer], tuple[Path, Path]] | None = None
+    """Where there is one: tells the folder and the report of each trainer, in the place of the arguments."""
+
     def __init__(
         self, path: str | Path | None = "report.html", run_dir: str | Path | None = None, every_n_steps: int = 50
     ) -> None:
@@ -106,6 +110,9 @@ class TuningReport(TuningCallback):
         if stage != "fit":
             return
         self._let_go()
+        if self.place is not None:
+            self.run_dir, report = self.place(trainer)
+            self.path = None if self.path is None else report
         folder = self.run_dir
         if folder is None:
             folder = Path("report_run") if self.path is None else self.path.with_name(f"{self.path.stem}_run")

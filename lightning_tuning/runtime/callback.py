@@ -23,6 +23,8 @@ class TuningCallback(Callback):
 
     speaks_of: ClassVar[frozenset[str]] = frozenset()
     """Codes that observers leave to this callback where it is attached, since it also acts on them."""
+    thresholds: ClassVar[tuple[tuple[str, str], ...]] = ()
+    """Codes with the arguments that say from where on they fire; settings can name those by the rule."""
     _checkpoint_name: str | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

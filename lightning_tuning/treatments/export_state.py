@@ -12,11 +12,11 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelP
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from lightning_tuning.findings.whole_file import write_whole
 from lightning_tuning.functional.state_file import write_pth, write_safetensors
 from lightning_tuning.functional.state_names import name_cleaner
 from lightning_tuning.rules.non_finite_checkpoint import non_finite_checkpoint
 from lightning_tuning.runtime import Desk, TuningCallback
-from lightning_tuning.runtime.whole_file import write_whole
 from lightning_tuning.treatments._export_content import four_keys, model_of, not_finite
 from lightning_tuning.treatments._export_io import listen_to_checkpoints, stop_listening
 from lightning_tuning.treatments._export_limits import (

@@ -8,9 +8,9 @@ import lightning_tuning
 from lightning_tuning.checks import Preflight
 from lightning_tuning.guards import NanLossGuard, ReplicaDriftGuard
 from lightning_tuning.monitors import StabilityProbe
+from lightning_tuning.recommended import RECOMMENDED
 from lightning_tuning.recording import TuningReport
 from lightning_tuning.runtime import TuningCallback
-from lightning_tuning.suite import RECOMMENDED
 from tests.contracts.discovery import CALLBACKS, OBSERVERS
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lightning_tuning.findings.run_order import RunOrder
 from lightning_tuning.findings.settings import Settings, settings_here
 
 
@@ -36,6 +37,8 @@ def _no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
         (" OFF ", None),
         ("0", None),
         ("", None),
+        ("recommended,report=a/b.html", Settings(report="a/b.html")),
+        ("check-only,on-finding=raise,-LT3", Settings(checks_only=True, on_finding="raise", ignore=("LT3",))),
     ],
 )
 def test_the_variable(text: str, settings: Settings | None) -> None:
@@ -48,6 +51,8 @@ def test_the_variable(text: str, settings: Settings | None) -> None:
         ("recomended", "LIGHTNING_TUNING=recomended: 'recomended' is no setting. Did you mean 'recommended'?"),
         ("checks-only", "Did you mean 'check-only'?"),
         ("off,LT3", "'off' stands alone"),
+        ("recommended,raport=a.html", "LIGHTNING_TUNING=.*: `raport` is no setting. Did you mean 'report'?"),
+        ("severity=error", "`severity` must be a table, got 'error'"),
         ("no/such.yaml", "LIGHTNING_TUNING=no/such.yaml: .*No such file"),
     ],
 )
@@ -80,6 +85,8 @@ on-finding = "raise"
 LT901 = "warning"
 [tool.lightning-tuning.options.UpdateMonitor]
 every_n_steps = 10
+[tool.lightning-tuning.thresholds]
+LT601 = { ratio = 20 }
 """
 
 
@@ -93,6 +100,7 @@ def test_the_nearest_project_with_a_table_counts(monkeypatch: pytest.MonkeyPatch
         per_path_ignores={"legacy/*": ["LT4"]},
         severity={"LT901": "warning"},
         options={"UpdateMonitor": {"every_n_steps": 10}},
+        thresholds={"LT601": {"ratio": 20}},
     )
 
 
@@ -101,6 +109,27 @@ def test_the_variable_wins_key_by_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIGHTNING_TUNING", "recommended,-LT405")
     settings = settings_here()
     assert (settings.ignore, settings.on_finding) == (("LT405",), "raise")
+
+
+def test_the_command_line_wins_over_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    project(PROJECT)
+    monkeypatch.setenv("LIGHTNING_TUNING", "-LT405,report=b.html")
+    order = RunOrder("/runs/a", {"ignore": ["LT9"]})
+    for name, value in order.environment().items():
+        monkeypatch.setenv(name, value)
+    assert RunOrder.here() == order
+    settings = settings_here()
+    assert (settings.ignore, settings.report, settings.on_finding) == (("LT9",), "/runs/a/report.html", "raise")
+    for name, value in order.without_settings().environment().items():
+        monkeypatch.setenv(name, value)
+    assert settings_here().ignore == ("LT405",)
+
+
+@pytest.mark.parametrize("text", ["1", "{", '{"x": 1}'])
+def test_a_variable_that_the_command_line_did_not_set(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("LIGHTNING_TUNING_RUN", text)
+    with pytest.raises(ValueError, match=r"LIGHTNING_TUNING_RUN=.*: is set by `lightning-tuning run`, and only by it"):
+        settings_here()
 
 
 def test_without_any_nothing_is_said() -> None:
@@ -121,6 +150,8 @@ def test_somebody_elses_broken_file_is_not_ours() -> None:
         ("[tool.lightning-tuning]\nchecks-only = 1\n", "`checks_only` must be true or false, got 1"),
         ("[tool.lightning-tuning]\nlog-findings = 'no'\n", "`log_findings` must be true or false, got 'no'"),
         ("[tool.lightning-tuning]\nseverity = 'error'\n", "`severity` must be a table, got 'error'"),
+        ("[tool.lightning-tuning]\nthresholds = 3\n", "`thresholds` must be a table, got 3"),
+        ("[tool.lightning-tuning]\nreport = true\n", "`report` must be the path of a file, got True"),
         ("[tool]\nlightning-tuning = 3\n", "must be a table of settings, got 3"),
         ("[tool.lightning-tuning\n", "pyproject.toml: "),
     ],

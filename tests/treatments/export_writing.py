@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
+from lightning_tuning.findings.whole_file import write_whole
 from lightning_tuning.functional import state_file
 from lightning_tuning.functional.state_file import write_pth, write_safetensors
-from lightning_tuning.runtime.whole_file import write_whole
 
 
 def state(fill: float) -> dict[str, torch.Tensor]:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from lightning_tuning.findings.whole_file import write_whole
 from lightning_tuning.functional.state_file import read_state_file
-from lightning_tuning.runtime.whole_file import write_whole
 from tests.treatments.export_writing import write
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked at the point of death")

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from lightning_tuning.runtime.whole_file import fcntl, lock, sync
+from lightning_tuning.findings.whole_file import fcntl, lock, sync
 
 __all__ = ["FORMAT", "MANIFEST", "VERSION", "BundleError", "check_folder", "clean_up", "write_folder"]
 
