@@ -123,7 +123,7 @@
         const fits =
           severities.has(severity) &&
           (!asked.get("code") || asked.get("code") === card.id) &&
-          (!where || place === where || place.startsWith(where.endsWith(".") ? where : `${where}`)) &&
+          place.startsWith(where) &&
           words.every((word) => text.includes(word));
         if (entry.hidden === fits) entry.hidden = !fits;
         here += fits;
