@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
-from lightning_tuning.reporters.html._words import TIMES
+from lightning_tuning.reporters.html._words import NONE, TIMES, compact
 from lightning_tuning.reporters.run_record import ModelMap, Node
 
 __all__ = ["Chart", "Part", "charted", "overview"]
@@ -48,7 +48,7 @@ def charted(model: ModelMap) -> Chart:
     Example:
         >>> chart = charted(ModelMap((Node("net.0", "Linear", ("linear",), (2, 3), 9), Node("", "loss")), ((0, 1),)))
         >>> [(part.name, part.kind, part.note) for part in chart.parts]
-        [('net.0', 'Linear', '2 × 3 · 9 parameters'), ('', 'loss', '')]
+        [('net.0', 'Linear', '2×3 · 9 weights'), ('', 'loss', '')]
     """
     parts = [Part(node.module, node.kind, _note(node), (node.module,)) for node in model.nodes]
     return Chart(parts, sorted({(start, end) for start, end in model.edges if start < end}))
@@ -63,7 +63,7 @@ def overview(model: ModelMap, most: int = GLANCE) -> Chart:
         >>> nodes = [Node(f"layers.{index}.{name}", "Linear") for index in range(40) for name in ("a", "b")]
         >>> chart = overview(ModelMap(tuple(nodes), tuple((index, index + 1) for index in range(79))))
         >>> [(part.name, part.count, len(part.modules)) for part in chart.parts]
-        [('layers.0 … layers.39', 40, 80)]
+        [('layers.0–39', 40, 80)]
     """
     if len(model.nodes) <= most:
         return charted(model)
@@ -119,14 +119,20 @@ def _joined(model: ModelMap, runs: Sequence[Run]) -> Chart:
         kinds = list(dict.fromkeys(node.kind for node in one))
         parameters = sum(node.parameters for node in everyone)
         note = _note(dataclasses.replace(everyone[-1], parameters=parameters))
-        name = first if len(run) == 1 else f"{first} … {last}"
+        name = first if len(run) == 1 else _range(first, last)
         kind = ", ".join(kinds[:3]) + (", …" if len(kinds) > 3 else "")
         parts.append(Part(name, kind, note, tuple(node.module for node in everyone), len(run)))
     arrows = {(box[start], box[end]) for start, end in model.edges}
     return Chart(parts, sorted((start, end) for start, end in arrows if start < end))
 
 
+def _range(first: str, last: str) -> str:
+    """Two paths that differ in their numbers alone, as one: ``"layers.0–39.ff"``."""
+    pieces = zip(re.split(r"(\d+)", first), re.split(r"(\d+)", last), strict=True)
+    return "".join(one if one == other else f"{one}{NONE}{other}" for one, other in pieces)
+
+
 def _note(node: Node) -> str:
-    shape = f" {TIMES} ".join(str(size) for size in node.shape)
-    size = f"{node.parameters:,} parameters" if node.parameters else ""
+    shape = TIMES.join(str(size) for size in node.shape)
+    size = f"{compact(node.parameters)} weights" if node.parameters else ""
     return " · ".join(word for word in (shape, size) if word)

@@ -10,7 +10,16 @@ import altair as alt
 
 from lightning_tuning.reporters.html._lines import Line, line_table, off_remarks, training_lines, validation_lines
 from lightning_tuning.reporters.html._pins import pin_layers
-from lightning_tuning.reporters.html._plot import Plot, axis_of, drawn, log_domain, no_plot, step_axis, top_marks
+from lightning_tuning.reporters.html._plot import (
+    Plot,
+    axis_of,
+    drawn,
+    log_domain,
+    named_colors,
+    no_plot,
+    step_axis,
+    top_marks,
+)
 from lightning_tuning.reporters.html._thin import chunks, finite
 from lightning_tuning.reporters.html._words import plural, span
 from lightning_tuning.reporters.run_record import Run
@@ -20,8 +29,6 @@ __all__ = ["clipping_plot", "gradient_plot", "loss_plot", "steps_of"]
 LOG_FROM = 30
 """The greatest value over the least from which on a plot is logarithmic."""
 HEIGHT = 220
-SERIES = 6
-"""Colours of curves in the style sheet."""
 
 
 def steps_of(run: Run) -> tuple[int, int]:
@@ -119,16 +126,18 @@ def _curves(frame: Plot, unit: str, lines: Sequence[Line], steps: tuple[int, int
     heights += [row["y"] for row in frame.data.get("clip", ())]
     domain = log_domain(heights, LOG_FROM)
     log = domain is not None
-    color = _color([line.name for line in lines])
+    color = named_colors([line.name for line in lines])
     base = alt.Chart(alt.NamedData("points")).encode(x=step_axis(steps), color=color)
     y = axis_of("y:Q", domain, log=log)
     near = alt.selection_point(nearest=True, on="pointerover", fields=["x"], empty=False, clear="pointerout")
     lone = all(len(line.points) < 3 for line in lines)
     layers = [
         base.mark_area(opacity=0.18, line=False).encode(y=axis_of("lo:Q", domain, log=log), y2="hi:Q"),
-        base.mark_line(strokeWidth=1.75, point=alt.OverlayMarkDef(size=40) if lone else False).encode(y=y),
+        base.mark_line(strokeWidth=1.75, clip=not lone, point=alt.OverlayMarkDef(size=40) if lone else False).encode(
+            y=y
+        ),
         *([_threshold(steps, domain)] if frame.data else []),
-        base.mark_point(filled=True, size=50)
+        base.mark_point(filled=True, size=50, clip=True)
         .encode(y=y, tooltip=_tips(), opacity=alt.when(near).then(alt.value(1)).otherwise(alt.value(0)))
         .add_params(near),
         top_marks("off", steps),
@@ -141,14 +150,6 @@ def _curves(frame: Plot, unit: str, lines: Sequence[Line], steps: tuple[int, int
         data={**frame.data, "points": rows, "off": off},
         height=HEIGHT,
         table=line_table(lines),
-    )
-
-
-def _color(names: Sequence[str]) -> alt.Color:
-    colors = [f"css(--series-{index % SERIES + 1})" for index in range(len(names))]
-    legend = alt.Legend(title=None, orient="top", symbolType="stroke", symbolOpacity=1, symbolStrokeWidth=2)
-    return alt.Color(
-        "name:N", scale=alt.Scale(domain=list(names), range=colors), legend=legend if len(names) > 1 else None
     )
 
 

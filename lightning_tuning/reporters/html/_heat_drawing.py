@@ -19,8 +19,9 @@ TALLEST = 620
 ROW = 18
 LINE = 13
 """Pixels from one name of a layer to the next that can be read."""
-LABEL = 190
-"""Pixels for the names of layers."""
+LABEL = 160
+"""Pixels for the names of layers, at most; a telephone has some 400 in all."""
+LETTER = 6.6
 DEEPEST = 1e6
 """The greatest over the least value that colours tell apart: one tiny value would take the colours from all others."""
 
@@ -84,7 +85,7 @@ def map_of(kind: Kind, grid: Grid, domain: Sequence[float], *, log: bool) -> dic
             tooltip=_tips(kind),
         )
     )
-    return specified(cells.properties(height=alt.Step(row_height(grid))), "")
+    return specified(cells.properties(height=row_height(grid) * len(grid.layers)), "")
 
 
 def dots(kind: Kind, grid: Grid, domain: Sequence[float], *, log: bool) -> dict[str, Any]:
@@ -104,7 +105,7 @@ def dots(kind: Kind, grid: Grid, domain: Sequence[float], *, log: bool) -> dict[
             y=_rows(grid),
             color=alt.condition("datum.off", alt.value("css(--off)"), alt.value("css(--series-1)")),
             shape=alt.Shape(
-                "x:O",
+                "x:N",
                 scale=alt.Scale(domain=looks, range=["circle", "diamond"][: len(looks)]),
                 legend=alt.Legend(title="step", orient="top", symbolFillColor="css(--series-1)") if looks[1:] else None,
             ),
@@ -116,7 +117,7 @@ def dots(kind: Kind, grid: Grid, domain: Sequence[float], *, log: bool) -> dict[
         best = alt.Chart(alt.NamedData("layers")).transform_filter("datum.i === 0")
         layers.insert(0, best.mark_rule(color="css(--muted)", strokeDash=[4, 3]).encode(x=alt.datum(domain[2])))
     return specified(
-        alt.layer(*layers).properties(height=alt.Step(max(ROW, row_height(grid)))),
+        alt.layer(*layers).properties(height=row_height(grid) * len(grid.layers)),
         f"{kind.unit}, log scale" if log else kind.unit,
     )
 
@@ -143,13 +144,14 @@ def _cells(domain: Sequence[float], *, log: bool) -> alt.Chart:
 
 def _rows(grid: Grid) -> alt.Y:
     every = math.ceil(LINE / row_height(grid))
+    room = min(LABEL, 24 + LETTER * max(len(name) for name in grid.layers))
     axis = alt.Axis(
         title=None,
-        labelLimit=LABEL - 10,
-        minExtent=LABEL,
-        maxExtent=LABEL,
+        labelLimit=room - 8,
+        minExtent=room,
+        maxExtent=room,
         values=list(range(0, len(grid.layers), every)),
-        labelExpr="data('layers')[datum.value].n",
+        labelExpr="data('layers')[datum.value].s",
         labelOverlap=False,
         ticks=False,
         domain=False,

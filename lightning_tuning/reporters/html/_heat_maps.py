@@ -6,9 +6,9 @@ import math
 
 from lightning_tuning.reporters.html._heat_drawing import colour_domain, dots, map_of, row_height
 from lightning_tuning.reporters.html._kinds import MAPS, Kind
-from lightning_tuning.reporters.html._layers import Grid, grid_of
+from lightning_tuning.reporters.html._layers import Grid, grid_of, labels
 from lightning_tuning.reporters.html._plot import Plot, Table, no_plot
-from lightning_tuning.reporters.html._words import NONE, clip, listed, number, plural, span
+from lightning_tuning.reporters.html._words import NONE, clip, listed, number, plural, shortened, span
 from lightning_tuning.reporters.run_record import Run
 
 __all__ = ["heat_maps"]
@@ -42,7 +42,10 @@ def _map(kind: Kind, run: Run) -> Plot:
         draw(kind, grid, domain, log=log),
         {
             "cells": [{"i": index, "v": [_plain(value) for value in row]} for index, row in enumerate(grid.cells)],
-            "layers": [{"i": index, "n": clip(name, 200)} for index, name in enumerate(grid.layers)],
+            "layers": [
+                {"i": index, "n": clip(name, 200), "s": label}
+                for index, (name, label) in enumerate(zip(grid.layers, labels(grid.layers), strict=True))
+            ],
             "columns": [
                 {"b": place, "x": first, "x2": behind, "at": span(first, last) + _looks(count)}
                 for place, (first, behind, last, count) in enumerate(grid.columns, start=1)
@@ -68,7 +71,7 @@ def _remarks(grid: Grid) -> list[str]:
     off = [(name, count) for name, count in zip(grid.layers, grid.off, strict=True) if count]
     if not off:
         return []
-    named = listed([clip(name, 60) for name, _ in off], most=3)
+    named = listed([shortened(name, 60) for name, _ in off], most=3)
     return [f"Not finite {plural(sum(count for _, count in off), 'time')}, at {named}: marked in magenta."]
 
 

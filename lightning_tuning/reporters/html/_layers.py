@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 
 from lightning_tuning.reporters.html._thin import chunks
+from lightning_tuning.reporters.html._words import shortened
 from lightning_tuning.reporters.run_record import ModelMap, Sample
 
-__all__ = ["Grid", "grid_of", "in_order"]
+__all__ = ["Grid", "grid_of", "in_order", "labels"]
 
 COLUMNS = 60
 """Looks that are told apart; of more, neighbours share a column."""
+
+
+LABEL = 20
+"""Letters of a name that have room beside a map."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,3 +110,18 @@ def in_order(names: Sequence[str], model: ModelMap | None) -> list[str]:
         return len(ran) + len(names) if ran else 0
 
     return sorted(names, key=rank)
+
+
+def labels(names: Sequence[str], most: int = LABEL) -> list[str]:
+    """Names short enough to stand beside a map: where they are long, without the modules that they all begin with.
+
+    Example:
+        >>> labels(["encoder.layers.0.ff.weight", "encoder.layers.11.ff.weight"])
+        ['…0.ff.weight', '…11.ff.weight']
+    """
+    if max(map(len, names), default=0) > most and len(names) > 1:
+        columns = zip(*(name.split(".")[:-1] for name in names), strict=False)
+        shared = sum(1 for _ in itertools.takewhile(lambda column: len(set(column)) == 1, columns))
+        if shared:
+            names = [f"…{'.'.join(name.split('.')[shared:])}" for name in names]
+    return [shortened(name, most) for name in names]

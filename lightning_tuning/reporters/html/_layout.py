@@ -40,7 +40,7 @@ class Layout:
     left_out: int = 0
 
 
-def laid_out(count: int, arrows: Sequence[Arrow], lane: float = 0.35) -> Layout:
+def laid_out(count: int, arrows: Sequence[Arrow], lane: float = 0.1) -> Layout:
     """Places for ``count`` boxes.
 
     Args:

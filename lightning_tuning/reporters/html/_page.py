@@ -20,7 +20,7 @@ from lightning_tuning.reporters.html._picture import HEIGHT, WIDTH, Picture, pic
 from lightning_tuning.reporters.html._pins import pin_rows, pins
 from lightning_tuning.reporters.html._plot import EXTENT, RIGHT
 from lightning_tuning.reporters.html._rates import rate_plot
-from lightning_tuning.reporters.html._safe import digest, json_text, script_text
+from lightning_tuning.reporters.html._safe import digest, json_text, script_text, shown
 from lightning_tuning.reporters.html._verdict import headline
 from lightning_tuning.reporters.html._words import clip, parts, plural
 from lightning_tuning.reporters.run_record import Run
@@ -40,7 +40,7 @@ def page(run: Run) -> str:
     curves = [plot(run, steps) for plot in (loss_plot, gradient_plot, clipping_plot, rate_plot)]
     maps = heat_maps(run)
     bundle, script = _bundle(), script_text(_static("report.js"))
-    html = (
+    return (
         _environment()
         .get_template("report.html.j2")
         .render(
@@ -72,8 +72,6 @@ def page(run: Run) -> str:
             "img-src data: blob:; base-uri 'none'; form-action 'none'",
         )
     )
-    # A name may hold half a surrogate pair, which no file can.
-    return html.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _pictures(run: Run, anchors: Mapping[int, str]) -> dict[str, Picture | None]:
@@ -100,6 +98,7 @@ def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("lightning_tuning.reporters.html"),
         autoescape=True,
+        finalize=shown,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from lightning_tuning.findings import Finding
 from lightning_tuning.reporters.html._blocks import Chart, Part
 from lightning_tuning.reporters.html._layout import laid_out
-from lightning_tuning.reporters.html._words import TIMES, plural
+from lightning_tuning.reporters.html._words import TIMES, plural, shortened
 
 __all__ = ["HEIGHT", "WIDTH", "Badge", "Box", "Picture", "picture"]
 
@@ -76,8 +76,8 @@ def picture(chart: Chart, findings: Sequence[Finding], anchors: Mapping[int, str
     for index, (part, (across, layer)) in enumerate(zip(chart.parts, layout.boxes, strict=True)):
         x = round(MARGIN + across * (WIDTH + GAP_X) - (WIDTH + GAP_X) / 2 + GAP_X / 2)
         count = f" {TIMES}{part.count}" if part.count > 1 else ""
-        kind = _short(part.kind, 30 - len(count)) + count if part.name else ""
-        lines = [line for line in (_short(part.name or part.kind, 28), kind, _short(part.note, 36)) if line]
+        kind = shortened(part.kind, 29 - len(count)) + count if part.name else ""
+        lines = [line for line in (shortened(part.name or part.kind, 26), kind, shortened(part.note, 30)) if line]
         badge = _badge(homes[index], findings, anchors) if index in homes else None
         boxes.append(Box(part, lines, x, MARGIN + layer * (HEIGHT + GAP_Y), badge))
     paths = [_path([(MARGIN + x * (WIDTH + GAP_X), layer) for x, layer in points]) for points in layout.arrows]
@@ -121,20 +121,16 @@ def _badge(members: Sequence[int], findings: Sequence[Finding], anchors: Mapping
         codes.setdefault(findings[place].code, []).append(place)
     (code, places), *others = codes.items()
     text = (
-        _short(code, 8) + (f" {TIMES}{len(places)}" if len(places) > 1 else "") + (f" +{len(others)}" if others else "")
+        shortened(code, 8)
+        + (f" {TIMES}{len(places)}" if len(places) > 1 else "")
+        + (f" +{len(others)}" if others else "")
     )
     told = [
         f"{findings[some[0]].severity} {one} {findings[some[0]].name} at {findings[some[0]].where}"
         for one, some in codes.items()
     ]
-    title = "; ".join(_short(one, 160) for one in told[:5])
+    title = "; ".join(shortened(one, 160) for one in told[:5])
     return Badge(str(findings[places[0]].severity), text, title, anchors[places[0]], round(len(text) * BADGE) + 14)
-
-
-def _short(text: str, most: int) -> str:
-    """``text`` in ``most`` characters, cut in its midst: of a path both ends tell most."""
-    half = (most - 1) // 2
-    return text if len(text) <= most else f"{text[: most - 1 - half]}…{text[-half:]}"
 
 
 def _path(points: Sequence[tuple[float, int]]) -> str:

@@ -22,6 +22,7 @@ __all__ = [
     "axis_of",
     "drawn",
     "log_domain",
+    "named_colors",
     "no_plot",
     "specified",
     "step_axis",
@@ -31,6 +32,10 @@ __all__ = [
 
 EXTENT = 64
 """Pixels of the vertical axis, in every plot of steps: the same step stands at the same place in all of them."""
+SERIES = 6
+"""Colours of curves in the style sheet."""
+LEGEND = 340
+"""Pixels for a row of a legend: what a telephone has."""
 RIGHT = 16
 """Pixels right of it."""
 
@@ -91,6 +96,8 @@ def step_axis(steps: tuple[int, int]) -> alt.X:
     axis = alt.Axis(
         title="step", format=",d", tickMinStep=1, tickCount=8, labelFlush=True, labelOverlap="greedy", grid=False
     )
+    if first == last:
+        axis.values = [first]
     return alt.X("x:Q", scale=alt.Scale(domain=domain, nice=False), axis=axis)
 
 
@@ -139,10 +146,27 @@ def log_domain(values: Iterable[float | None], least_spread: float) -> list[floa
     return [max(min(usable) * 0.8, 5e-324), min(max(usable) * 1.25, 1e308)]
 
 
+def named_colors(names: Sequence[str]) -> alt.Color:
+    """The colour of each curve by its name, and a legend that fits a telephone; of a single curve none."""
+    colors = [f"css(--series-{index % SERIES + 1})" for index in range(len(names))]
+    letters = min(24, max(len(name) for name in names))
+    legend = alt.Legend(
+        title=None,
+        orient="top",
+        symbolType="stroke",
+        symbolOpacity=1,
+        symbolStrokeWidth=2,
+        labelLimit=170,
+        columns=max(1, LEGEND // (30 + 7 * letters)),
+    )
+    scale = alt.Scale(domain=list(names), range=colors)
+    return alt.Color("name:N", scale=scale, legend=legend if len(names) > 1 else None)
+
+
 def top_marks(name: str, steps: tuple[int, int]) -> alt.Chart:
     """Marks at the upper edge for values that have no height: NaN and infinities. Rows: ``x``, ``tip``."""
     marks = alt.Chart(alt.NamedData(name)).mark_point(
-        shape="triangle-down", filled=True, size=60, color="css(--off)", opacity=0.9
+        shape="triangle-down", filled=True, size=60, color="css(--off)", opacity=0.9, clip=True
     )
     encoded: alt.Chart = marks.encode(x=step_axis(steps), y=alt.value(4), tooltip=alt.Tooltip("tip:N", title="is"))
     return encoded

@@ -10,9 +10,19 @@ from typing import Any
 import altair as alt
 
 from lightning_tuning.reporters.html._pins import pin_layers
-from lightning_tuning.reporters.html._plot import Plot, Table, axis_of, drawn, log_domain, no_plot, step_axis, top_marks
+from lightning_tuning.reporters.html._plot import (
+    Plot,
+    Table,
+    axis_of,
+    drawn,
+    log_domain,
+    named_colors,
+    no_plot,
+    step_axis,
+    top_marks,
+)
 from lightning_tuning.reporters.html._thin import MOST, chunks, finite
-from lightning_tuning.reporters.html._words import NONE, number, plural, span
+from lightning_tuning.reporters.html._words import NONE, number, plural, shortened, span
 from lightning_tuning.reporters.json_lines import as_number
 from lightning_tuning.reporters.run_record import Run, Sample
 
@@ -24,6 +34,8 @@ GROUPS = 12
 """Groups of parameters that are drawn; a legend of more is not read."""
 SAME = 0.02
 """Rates that differ by less, as a share, are the same."""
+
+REMARKS = 4
 
 Curve = list[tuple[int, float]]
 KINDS = {"actual": [1, 0], "simulated before the run": [5, 4]}
@@ -74,7 +86,8 @@ def rate_plot(run: Run, steps: tuple[int, int]) -> Plot:
     remarks = [
         _comparison(name, actual[name], planned[name]) for name in everyone if actual.get(name) and name in planned
     ]
-    remarks = list(dict.fromkeys(remark for remark in remarks if remark))[:GROUPS]
+    if len(remarks) > REMARKS:
+        remarks[REMARKS:] = [f"Of {plural(len(remarks) - REMARKS, 'more group')} see the table."]
     if len(everyone) > GROUPS:
         remarks.append(f"Drawn are the first {GROUPS} of {len(everyone)} groups of parameters.")
     if off:
@@ -96,8 +109,6 @@ def rate_plot(run: Run, steps: tuple[int, int]) -> Plot:
 def _drawing(names: list[str], rows: list[dict[str, Any]], steps: tuple[int, int], *, both: bool) -> dict[str, Any]:
     domain = log_domain((row["y"] for row in rows), LOG_FROM)
     log = domain is not None
-    legend = alt.Legend(title=None, orient="top", symbolType="stroke", symbolStrokeWidth=2)
-    colors = alt.Scale(domain=names, range=[f"css(--series-{index % 6 + 1})" for index in range(len(names))])
     dashes = alt.Scale(domain=list(KINDS), range=list(KINDS.values()))
     lone = len({row["x"] for row in rows}) < 3
     lines = (
@@ -108,8 +119,8 @@ def _drawing(names: list[str], rows: list[dict[str, Any]], steps: tuple[int, int
         .encode(
             x=step_axis(steps),
             y=axis_of("y:Q", domain, log=log, format=".2~e"),
-            color=alt.Color("name:N", scale=colors, legend=legend if len(names) > 1 else None),
-            strokeDash=alt.StrokeDash("kind:N", scale=dashes, legend=legend if both else None),
+            color=named_colors(names),
+            strokeDash=alt.StrokeDash("kind:N", scale=dashes, legend=None),
             tooltip=[
                 alt.Tooltip("name:N", title="group"),
                 alt.Tooltip("kind:N", title="rate"),
@@ -118,9 +129,8 @@ def _drawing(names: list[str], rows: list[dict[str, Any]], steps: tuple[int, int
             ],
         )
     )
-    return drawn(
-        [lines, top_marks("off", steps), *pin_layers(steps)], HEIGHT, f"learning rate{', log scale' if log else ''}"
-    )
+    unit = f"learning rate{', log scale' if log else ''}{'; dashed: simulated' if both else ''}"
+    return drawn([lines, top_marks("off", steps), *pin_layers(steps)], HEIGHT, unit)
 
 
 def _thinned(samples: Sequence[Sample], name: str) -> Curve:
@@ -139,12 +149,15 @@ def _comparison(name: str, actual: Curve, planned: Curve) -> str:
     # Between two simulated steps any rate of the two is right: a schedule that is thinned says no more.
     for step, value in actual:
         place = bisect_right(steps, step)
+        if step > steps[-1]:
+            break  # nothing was simulated there
         near = [rate for _, rate in planned[max(0, place - 2) : place + 2] if math.isfinite(rate)]
         if near and math.isfinite(value) and not min(near) * (1 - SAME) <= value <= max(near) * (1 + SAME):
             meant = planned[max(0, place - 1)][1]
             times = f", {value / meant:.3g} times that" if finite(meant) and meant else ""
-            return f"{name} leaves its schedule at {span(step)}: {number(value)} instead of {number(meant)}{times}."
-    return f"{name} followed its schedule."
+            rates = f"{number(value)} instead of {number(meant)}{times}"
+            return f"{shortened(name, 60)} leaves its schedule at {span(step)}: {rates}."
+    return f"{shortened(name, 60)} followed its schedule."
 
 
 def _row(name: str, curve: Curve) -> list[str]:

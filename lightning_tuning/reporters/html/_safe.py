@@ -9,9 +9,25 @@ import re
 
 from markupsafe import Markup
 
-__all__ = ["digest", "json_text", "script_text"]
+__all__ = ["digest", "json_text", "script_text", "shown"]
 
 _UNSAFE = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&'\u2028\u2029"}
+
+
+_UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, those that turn the order of what follows them, and halves of pairs, which no file can hold."""
+
+
+def shown(value: object) -> object:
+    r"""A text with what cannot be seen in it written out; anything else as it is.
+
+    Example:
+        >>> print(shown("net\u202e.0"))
+        net\u202e.0
+    """
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return _UNSEEN.sub(lambda sign: ascii(sign.group())[1:-1], value)
+    return value
 
 
 def json_text(value: object) -> Markup:

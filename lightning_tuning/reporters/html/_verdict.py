@@ -48,9 +48,12 @@ def headline(run: Run) -> Headline:
     """
     status = str(run.info.get("status", "running"))
     tone, title = _title(run, status)
+    counts = _counts(run.findings)
+    if tone == "good":
+        title = f"{title.removesuffix('.')}; {counts or 'nothing'} found."
     lines = [_end(run, status), _loss(run)]
-    worst = _worst(run.findings)
-    if tone in {"good", "neutral"} and worst >= Severity.WARNING:
+    worst = max((found.severity for found in run.findings), default=Severity.INFO)
+    if tone in {"good", "neutral"} and (worst > Severity.INFO or any(_is_off(block.loss) for block in run.blocks)):
         tone = "warn"
     return Headline(tone, title, [line for line in lines if line])
 
@@ -65,7 +68,7 @@ def _title(run: Run, status: str) -> tuple[Tone, str]:
         return "bad", _sentence(run.diagnosis.outcome)
     if not run.blocks:
         return ("warn" if run.findings else "neutral"), "No optimizer step was made."
-    if all(block.loss is not None and not math.isfinite(block.loss) for block in run.blocks[-3:]):
+    if all(_is_off(block.loss) for block in run.blocks[-3:]):
         return "bad", "The loss is not finite at the end of what was recorded."
     if status == "running":
         return "neutral", "The run is still going on, or was killed."
@@ -89,21 +92,32 @@ def _end(run: Run, status: str) -> str:
 
 def _loss(run: Run) -> str:
     measured = [block for block in run.blocks if block.loss is not None]
-    losses = [(block.step, block.loss) for block in measured if block.optimizer == measured[0].optimizer]
-    usable = [(step, loss) for step, loss in losses if loss is not None and math.isfinite(loss)]
-    if not losses or not usable:
-        return "No training loss was finite." if losses else ""
+    blocks = [block for block in measured if block.optimizer == measured[0].optimizer]
+    usable = [(block.step, block.loss) for block in blocks if not _is_off(block.loss)]
+    if not usable:
+        return "No training loss was finite." if blocks else ""
     (first, before), (last, after) = usable[0], usable[-1]
-    made = sum(block.count for block in run.blocks)
     if first == last:
-        return f"Training loss {number(before)} at {span(first)}."
-    told = f"Training loss {number(before)} → {number(after)} over {plural(made, 'step')}"
-    broken = next((step for step, _ in losses if step > last), None)
-    return f"{told}." if broken is None else f"{told}, and not finite from step {broken:,} on."
+        told = f"Training loss {number(before)} at {span(first)}"
+    else:
+        told = (
+            f"Training loss {number(before)} → {number(after)} over {plural(sum(b.count for b in run.blocks), 'step')}"
+        )
+    off = [block for block in run.blocks if _is_off(block.loss)]
+    if off:
+        told += f"; not finite at {sum(block.count for block in off):,} of them, the last at {span(off[-1].last_step)}"
+    return f"{told}."
 
 
-def _worst(findings: Sequence[Finding]) -> int:
-    return max((int(found.severity) for found in findings), default=0)
+def _is_off(loss: float | None) -> bool:
+    return loss is not None and not math.isfinite(loss)
+
+
+def _counts(findings: Sequence[Finding]) -> str:
+    """``"2 errors and 1 info"``; empty for none."""
+    counts = {severity: sum(found.severity is severity for found in findings) for severity in reversed(Severity)}
+    words = [plural(count, str(severity)) for severity, count in counts.items() if count]
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
 def _sentence(text: str) -> str:

@@ -7,7 +7,20 @@ import re
 from collections.abc import Sequence
 from datetime import datetime
 
-__all__ = ["NONE", "TIMES", "clip", "duration", "listed", "number", "parts", "plural", "span", "when"]
+__all__ = [
+    "NONE",
+    "TIMES",
+    "clip",
+    "compact",
+    "duration",
+    "listed",
+    "number",
+    "parts",
+    "plural",
+    "shortened",
+    "span",
+    "when",
+]
 
 NONE, TIMES = "\N{EN DASH}", "\N{MULTIPLICATION SIGN}"
 LONGEST = 1_000
@@ -29,13 +42,26 @@ def number(value: object) -> str:
 
     Example:
         >>> [number(value) for value in (0.00012345, 1234567, 3.0, float("nan"), 8.25e-7, "ce")]
-        ['0.0001235', '1,234,567', '3', 'nan', '8.25e-07', 'ce']
+        ['0.0001234', '1,234,567', '3', 'nan', '8.25e-07', 'ce']
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return clip(str(value))
     if isinstance(value, int) or (math.isfinite(value) and value == int(value) and abs(value) < 1e6):
         return f"{int(value):,}" if abs(value) < 1e15 else f"{float(value):.4g}"
     return f"{value:.4g}"
+
+
+def compact(count: int) -> str:
+    """A large count in few letters.
+
+    Example:
+        >>> compact(999), compact(16_512), compact(3_302_400)
+        ('999', '17k', '3.3M')
+    """
+    for size, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if count >= size:
+            return f"{count / size:.2g}{letter}" if count < 100 * size else f"{count // size}{letter}"
+    return str(count)
 
 
 def clip(text: str, longest: int = LONGEST) -> str:
@@ -46,6 +72,17 @@ def clip(text: str, longest: int = LONGEST) -> str:
         'abc… (3 characters more)'
     """
     return text if len(text) <= longest else f"{text[:longest]}… ({len(text) - longest:,} characters more)"
+
+
+def shortened(text: str, most: int) -> str:
+    """``text`` in ``most`` characters, cut in its midst: of a path both ends tell most.
+
+    Example:
+        >>> shortened("encoder.layers.0.self_attn.out_proj", 21)
+        'encoder.la…n.out_proj'
+    """
+    half = (most - 1) // 2
+    return text if len(text) <= most else f"{text[: most - 1 - half]}…{text[-half:]}"
 
 
 def span(first: int, last: int | None = None) -> str:
@@ -63,7 +100,7 @@ def duration(seconds: float | None) -> str:
 
     Example:
         >>> [duration(value) for value in (0.25, 42.4, 690.0, 7_300.0, None)]
-        ['0.25 s', '42 s', '11 min 30 s', '2 h 2 min', '']
+        ['0.25 s', '42 s', '11 min 30 s', '2 h 1 min', '']
     """
     if seconds is None or not math.isfinite(seconds) or seconds < 0:
         return ""

@@ -148,6 +148,8 @@
     });
   }
 
+  for (const map of all(".map")) map.scrollLeft = (map.scrollWidth - map.clientWidth) / 2;
+
   // --- Links to what is folded or filtered away.
   function reveal() {
     const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
