@@ -15,7 +15,7 @@ from rich.text import Text
 
 from lightning_tuning.findings import Diagnosis, Finding, Severity
 
-__all__ = ["announcement", "hung", "summary"]
+__all__ = ["announcement", "hung", "path_lines", "summary"]
 
 STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "bold yellow", Severity.INFO: "cyan"}
 WIDEST = 120  # columns: longer lines are hard to read, however wide the screen
@@ -98,9 +98,9 @@ def _table(findings: Sequence[Finding], console: Console) -> Table:
     for finding in findings:
         severity = Text.assemble(_severity(finding))
         place = finding.where or ("" if finding.source_line else "the run")
-        where = Text(_path(place, place_width))
+        where = Text(path_lines(place, place_width))
         if finding.source_line:
-            where.append(("\n" if place else "") + _path(finding.source_line, place_width), "dim")
+            where.append(("\n" if place else "") + path_lines(finding.source_line, place_width), "dim")
         what = Text.assemble((finding.name, "bold"), f"\n{finding.message}")
         if finding.remedy:
             what.append(f"\nremedy: {finding.remedy}", "dim")
@@ -131,7 +131,7 @@ def hung(text: Text, console: Console) -> Iterator[Text]:
         yield Text(" " * lead if number else "") + line
 
 
-def _path(path: str, width: int) -> str:
+def path_lines(path: str, width: int) -> str:
     """``path`` in lines of ``width`` characters, broken behind a dot, colon or slash where it can be."""
     lines = [""]
     for piece in re.split(r"(?<=[.:/])", path):
