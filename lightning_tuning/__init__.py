@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         UpdateMonitor,
         VarianceShiftMonitor,
     )
+    from lightning_tuning.recording import TuningReport
     from lightning_tuning.reporters import TerminalReporter
     from lightning_tuning.suite import TuningSuite
     from lightning_tuning.treatments import (
@@ -115,6 +116,7 @@ _HOME = {
     "TerminalReporter": "reporters",
     "TrainEvalModeCheck": "checks",
     "TuningError": "findings",
+    "TuningReport": "recording",
     "TuningSuite": "suite",
     "TuningWarning": "findings",
     "UpdateMonitor": "monitors",
@@ -176,6 +178,7 @@ __all__ = [
     "TerminalReporter",
     "TrainEvalModeCheck",
     "TuningError",
+    "TuningReport",
     "TuningSuite",
     "TuningWarning",
     "UpdateMonitor",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from lightning_tuning.findings.finding import Finding
@@ -47,6 +47,16 @@ class Verdict:
             if values[name] is not None and not math.isfinite(values[name]):
                 values[name] = str(values[name])
         return values
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Verdict:
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            KeyError, TypeError, ValueError: for what is none.
+        """
+        measured, threshold = (None if data[name] is None else float(data[name]) for name in ("measured", "threshold"))
+        return cls(data["name"], data["outcome"], data["sentence"], measured, threshold, data["code"])
 
 
 @runtime_checkable

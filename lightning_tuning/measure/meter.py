@@ -14,8 +14,10 @@ from torch.optim import Optimizer
 from lightning_tuning.measure._extras import Extra, hand_out
 from lightning_tuning.measure._measured import Measured, is_finite
 from lightning_tuning.measure._position import Position
+from lightning_tuning.measure.details import Details
 from lightning_tuning.measure.gradients import GradientNorms, GradientReader
 from lightning_tuning.measure.landing import Landing
+from lightning_tuning.measure.outlet import Outlet
 from lightning_tuning.measure.reading import Reading
 
 __all__ = ["Meter"]
@@ -33,6 +35,8 @@ class Meter:
     have landed, some steps later; the last ones at the end of fit. Nothing here makes the host wait for the device.
 
     Attributes:
+        outlet: the way to the trainer's loggers.
+        details: numbers by layer, from those who measure them to those who keep them.
         claimed: numbers that one callback logs, so that others do not; entered in ``setup``.
         at_once: hand every reading on at the end of its own batch if it has landed by then; by default up to ten
             together, unless one is to be logged or is not finite.
@@ -42,6 +46,8 @@ class Meter:
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer: Trainer = weakref.proxy(trainer)
+        self.outlet = Outlet(self._trainer)
+        self.details = Details()
         self._landing = Landing()
         self._subscribers: list[Callable[[Reading], None]] = []
         self._reader: GradientReader | None = None
@@ -93,6 +99,10 @@ class Meter:
             self._put(optimizer, norms)
         return norms
 
+    def has_norms(self, optimizer: Optimizer) -> bool:
+        """Somebody has had the gradients of ``optimizer`` measured in this batch."""
+        return id(optimizer) in self._known
+
     def put(self, tensors: Sequence[Tensor], receive: Callable[[list[list[float]]], None]) -> None:
         """Land ``tensors`` (0-d or 1-d) with the numbers of the batch that ends next; see :meth:`Landing.send`."""
         self._extras.append(Extra(tensors, receive))
@@ -138,11 +148,7 @@ class Meter:
     @property
     def log_step(self) -> int | None:
         """The loggers' step if this step is one to log, as Lightning counts them; ``None`` if it is not."""
-        if not self._trainer.loggers:
-            return None
-        step: int = self._trainer.fit_loop.epoch_loop._batches_that_stepped
-        every: int = self._trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector of Lightning's
-        return step if every and (step + 1) % every == 0 else None
+        return self.outlet.log_step
 
     def log(self, numbers: Mapping[str, float], step: int | None = None) -> None:
         """Give numbers that have landed to the trainer's loggers, if it has any.
@@ -151,9 +157,7 @@ class Meter:
             numbers: by name, ``"tuning/grad_norm"``.
             step: the loggers' step at which they were measured, see :attr:`log_step`; default: the present one.
         """
-        for logger in self._trainer.loggers:
-            now = self._trainer.fit_loop.epoch_loop._batches_that_stepped
-            logger.log_metrics(dict(numbers), step=now if step is None else step)
+        self.outlet.log(numbers, step)
 
     def flush(self) -> None:
         """Land everything now. A device sync: for checkpoints and the end of the run."""
@@ -165,6 +169,8 @@ class Meter:
     def reset(self) -> None:
         """Forget subscribers and everything under way: a new fit begins."""
         self._subscribers.clear()
+        self.details.clear()
+        self.outlet.listeners.clear()
         self._landing.clear()
         self._known.clear()
         self._of_batch.clear()
@@ -227,7 +233,7 @@ class Meter:
                 bound = numbers.pop(0)[0] if isinstance(clip, Tensor) else clip
                 landed = Reading(one.step, one.epoch, of_loss, one.optimizer, total, each, norms.names, bound)
                 if log_step is not None:
-                    self._log(landed, log_step)
+                    self.outlet.log_norm(landed, log_step)
             for subscriber in self._subscribers:
                 subscriber(landed)
             hand_out(extras, numbers)
@@ -239,8 +245,3 @@ class Meter:
     def _send_alone(self, extras: Sequence[Extra]) -> None:
         self._is_due = True
         self._landing.send([t for extra in extras for t in extra.tensors], functools.partial(hand_out, extras))
-
-    def _log(self, reading: Reading, step: int) -> None:
-        several = len(self._trainer.optimizers) > 1
-        name = f"tuning/grad_norm/optimizer_{reading.optimizer}" if several else "tuning/grad_norm"
-        self.log({name: float(reading.grad_norm or 0.0)}, step)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import itertools
+import statistics
+from collections.abc import Container, Iterator, Sequence
 
 from lightning_tuning.findings import Finding
+from lightning_tuning.measure import Meter
+from lightning_tuning.measure.details import Kind
 from lightning_tuning.measure.unit_counts import NUMBERS
 from lightning_tuning.rules._activation_layers import ActivationLayer
 from lightning_tuning.rules.attention_collapse import attention_collapse
@@ -52,24 +56,29 @@ class Verdict:
                 is_cut = finding.code == LT608.code and dead >= layer.units
                 yield dataclasses.replace(finding, count=int(looks), step=self.since)
 
-    def numbers(self, counted: Sequence[float]) -> dict[str, float]:
-        """What is logged: of units the worst layer's share, of attentions the mean."""
-        shares, flat, entropies = [], [], []
+    def hand_on(self, meter: Meter, counted: Sequence[float]) -> None:
+        """Log of units the worst layer's share, of attentions the mean; and let those who listen have each layer's."""
+        by_kind: dict[Kind, dict[str, float]] = {}
         for layer, dead, looks, sums in self._rows(counted):
+            kind: Kind
             if layer.kind == "rectifier" and looks > 0:
-                shares.append(dead / layer.units)
+                kind, share = "dead_units", dead / layer.units
             elif layer.kind == "squash" and sums[1] > 0:
-                flat.append(sums[0] / sums[1])
+                kind, share = "saturated_units", sums[0] / sums[1]
             elif layer.kind == "attention" and sums[3] > 0:
-                entropies.append(sums[2] / sums[3])
-        logged = {}
-        if shares:
-            logged["tuning/dead_units"] = max(shares)
-        if flat:
-            logged["tuning/saturated_units"] = max(flat)
-        if entropies:
-            logged["tuning/attention_entropy"] = sum(entropies) / len(entropies)
-        return logged
+                kind, share = "attention_entropy", sums[2] / sums[3]
+            else:
+                continue
+            shares = by_kind.setdefault(kind, {})
+            shares[_unused(layer.where, shares)] = share
+        for kind, shares in by_kind.items():
+            meter.details.publish(kind, self.step, self.epoch, shares)
+        if by_kind:
+            over = {"attention_entropy": statistics.fmean}
+            meter.log(
+                {f"tuning/{kind}": over.get(kind, max)(shares.values()) for kind, shares in by_kind.items()},
+                self.log_step,
+            )
 
     def _rows(self, counted: Sequence[float]) -> Iterator[tuple[ActivationLayer, float, float, Sequence[float]]]:
         """Each layer, its dead units, the batches in which it was looked at, and its sums."""
@@ -84,3 +93,9 @@ class Verdict:
             return saturated_units(layer, share=sums[0] / max(sums[1], 1.0), looks=looks)
         early = self.since < _EARLY
         return attention_collapse(layer, one_hot=sums[0], uniform=sums[1], rows=sums[3], looks=looks, early=early)
+
+
+def _unused(name: str, taken: Container[str]) -> str:
+    """``name``, numbered from the second one on: a module may pass several activations."""
+    names = (f"{name} #{number}" if number > 1 else name for number in itertools.count(1))
+    return next(one for one in names if one not in taken)

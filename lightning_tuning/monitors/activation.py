@@ -231,8 +231,7 @@ class ActivationMonitor(TuningCallback):
             for finding in verdict.findings(landed[0]):
                 if trainer.is_global_zero:  # all ranks know the same
                     desk.journal.report(finding, step=verdict.step, epoch=verdict.epoch)
-            if numbers := verdict.numbers(landed[0]):
-                desk.meter.log(numbers, verdict.log_step)
+            verdict.hand_on(desk.meter, landed[0])
 
     def _advise(self, trainer: Trainer) -> None:
         """LT610, once somebody has measured that the net needs it."""

@@ -6,7 +6,6 @@ import functools
 from typing import Any, NamedTuple
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -15,6 +14,7 @@ from lightning_tuning.measure import Meter, Reading, optimizer_index
 from lightning_tuning.rules.clipping_always import ClippingJudge
 from lightning_tuning.rules.gradient_spread import is_adaptive
 from lightning_tuning.runtime import Desk, Sparing, TuningCallback
+from lightning_tuning.runtime.clip_bound import clip_bound
 
 __all__ = ["ClippingMonitor"]
 
@@ -103,15 +103,7 @@ class ClippingMonitor(TuningCallback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Learn who clips."""
         self._optimizers = max(1, len(trainer.optimizers))
-        self._bound, self._by_effect = None, False
-        if not pl_module.automatic_optimization:
-            return
-        value, algorithm = trainer.gradient_clip_val, str(getattr(trainer, "gradient_clip_algorithm", None) or "norm")
-        is_own = is_overridden("configure_gradient_clipping", pl_module)
-        if not is_own and value and algorithm.rpartition(".")[2].lower() == "norm":
-            self._bound = float(value)
-        else:
-            self._by_effect = is_own or bool(value)
+        self._bound, self._by_effect = clip_bound(trainer, pl_module)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Have the norms measured, every few steps."""

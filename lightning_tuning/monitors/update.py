@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_tuning.functional import tensor_norms
-from lightning_tuning.measure import plain_name
+from lightning_tuning.measure import optimizer_index, plain_name
+from lightning_tuning.rules._optimizers import named_groups
 from lightning_tuning.rules._update_ratios import WeightUpdate
 from lightning_tuning.rules._weight_facts import is_whole
 from lightning_tuning.rules.update_too_large import LargeUpdates
@@ -38,6 +39,7 @@ class _Copy:
     before: list[Tensor]
     facts: dict[str, tuple[str, float]]
     coarse: frozenset[str]
+    optimizer: int
     step: int
     epoch: int
 
@@ -159,7 +161,8 @@ class UpdateMonitor(TuningCallback):
         weights = [held[name].detach() for name in names]
         before = [weight.clone() for weight in weights]
         coarse = frozenset(name for name in names if held[name].dtype in _COARSE)
-        copy = _Copy(names, weights, before, facts, coarse, trainer.global_step, trainer.current_epoch)
+        index = optimizer_index(trainer, optimizer)
+        copy = _Copy(names, weights, before, facts, coarse, index, trainer.global_step, trainer.current_epoch)
         self._copies[id(optimizer)] = copy
         Desk.of(trainer).watch("train_batch_end", self._finish)
 
@@ -200,7 +203,7 @@ class UpdateMonitor(TuningCallback):
         sizes = tensor_norms(copy.before)
         for before, weight in zip(copy.before, copy.weights, strict=True):
             before.sub_(weight)
-        several = f"/optimizer_{_index_of(trainer, key)}" if len(trainer.optimizers) > 1 else ""
+        several = f"/optimizer_{copy.optimizer}" if len(trainer.optimizers) > 1 else ""
         log_step = desk.meter.log_step
 
         def receive(numbers: list[list[float]]) -> None:
@@ -210,6 +213,9 @@ class UpdateMonitor(TuningCallback):
             ]
             if self._is_scaled and not any(numbers[0]):
                 return  # the scaler has left the step out
+            if desk.meter.details:
+                named = dict(zip(copy.names, ratios, strict=True))
+                desk.meter.details.publish("update_ratio", copy.step, copy.epoch, named)
             if log_step is not None and (known := [ratio for ratio in ratios if math.isfinite(ratio)]):
                 self._log(desk, several, known, log_step)
             with Sparing(desk.journal, self):
@@ -238,12 +244,5 @@ class UpdateMonitor(TuningCallback):
                 desk.journal.report(finding, step=copy.step, epoch=copy.epoch)
 
 
-def _index_of(trainer: Trainer, key: int) -> int:
-    return next((i for i, one in enumerate(trainer.optimizers) if id(getattr(one, "optimizer", one)) == key), 0)
-
-
 def _groups(trainer: Trainer, optimizer: Optimizer) -> list[tuple[str, dict[str, Any]]]:
-    """The parameter groups of ``optimizer``, called as in every other finding."""
-    several = f" {_index_of(trainer, id(optimizer))}" if len(trainer.optimizers) > 1 else ""
-    title = f"{type(optimizer).__name__}{several}"
-    return [(f"{title} group {number}", group) for number, group in enumerate(optimizer.param_groups)]
+    return named_groups(optimizer, optimizer_index(trainer, optimizer), several=len(trainer.optimizers) > 1)

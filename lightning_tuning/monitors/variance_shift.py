@@ -173,6 +173,7 @@ class VarianceShiftMonitor(TuningCallback):
         try:
             trial = ShiftTrial(trainer, pl_module, training, validation)
             ratios = trial.ratios(self._dropouts)
+            Desk.of(trainer).meter.details.publish("variance_shift", trainer.global_step, trainer.current_epoch, ratios)
             if shifted(ratios) is None:
                 return None
             losses = trial.losses()

@@ -50,14 +50,23 @@ class JsonLines:
     def add(self, *lines: Mapping[str, Any]) -> None:
         """Append ``lines`` in one write; numbers that JSON lacks become the texts ``"nan"``, ``"inf"``, ``"-inf"``."""
         if self._file is not None and lines:
-            text = "".join(json.dumps(plain(line), ensure_ascii=False, allow_nan=False) + "\n" for line in lines)
-            self._file.write(text.encode("utf-8", "backslashreplace"))
+            self._file.write("".join(map(_text, lines)).encode("utf-8", "backslashreplace"))
 
     def close(self) -> None:
         """Let go of the file; what is added after this is dropped."""
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+_ENCODE = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+
+
+def _text(line: Mapping[str, Any]) -> str:
+    try:
+        return _ENCODE(line) + "\n"
+    except (TypeError, ValueError):  # most lines hold nothing that JSON lacks, and to look at each value costs as much
+        return _ENCODE(plain(line)) + "\n"
 
 
 def plain(value: Any) -> Any:

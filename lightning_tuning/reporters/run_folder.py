@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning_tuning.findings import Diagnosis, Finding, Suspect
+from lightning_tuning.findings import Diagnosis, Finding, Suspect, Verdict
 from lightning_tuning.reporters.json_lines import VERSION, as_number, read_lines
 from lightning_tuning.reporters.run_record import Block, ModelMap, Node, Run, Sample
 
@@ -39,13 +39,12 @@ def read_run(folder: str | Path) -> Run:
         raise NotARunError(f"`{folder}` is no folder of a run: it has neither {RUN} nor {FINDINGS} nor {READINGS}.")
     problems: list[str] = []
     info = _object(folder / RUN, problems)
-    told, folded, notes, diagnosis = _read_findings(folder, problems)
+    told, folded, notes, diagnosis, verdicts = _read_findings(folder, problems)
     blocks, samples = _read_readings(folder, problems)
     findings = sorted(folded.values(), key=lambda f: (-f.severity, f.code, f.step or 0, f.where))
     model = _model(_object(folder / MODEL, problems), problems) if (folder / MODEL).is_file() else None
-    return Run(
-        folder, {"status": "running", **info}, findings, told, notes, diagnosis, blocks, samples, model, problems
-    )
+    info = {"status": "running", **info}
+    return Run(folder, info, findings, told, notes, diagnosis, blocks, samples, model, problems, verdicts)
 
 
 def _object(path: Path, problems: list[str]) -> dict[str, Any]:
@@ -64,11 +63,12 @@ def _object(path: Path, problems: list[str]) -> dict[str, Any]:
 
 def _read_findings(
     folder: Path, problems: list[str]
-) -> tuple[list[Finding], dict[Any, Finding], list[str], Diagnosis | None]:
+) -> tuple[list[Finding], dict[Any, Finding], list[str], Diagnosis | None, list[Verdict]]:
     told: list[Finding] = []
     folded: dict[Any, Finding] = {}
     notes: list[str] = []
     diagnosis = None
+    verdicts: list[Verdict] = []
     broken = 0
     for line in read_lines(folder / FINDINGS, "lightning-tuning/findings", problems):
         try:
@@ -76,6 +76,8 @@ def _read_findings(
                 finding = Finding.from_dict(line["finding"])
                 folded[finding.key] = finding
                 told.append(finding)
+            elif line["event"] == "verdicts":
+                verdicts = [Verdict.from_dict(verdict) for verdict in line["verdicts"]]
             elif line["event"] == "summary":
                 folded = {found.key: found for found in map(Finding.from_dict, line["findings"])}
                 notes = [str(note) for note in line["notes"]]
@@ -84,7 +86,7 @@ def _read_findings(
             broken += 1
     if broken:
         problems.append(f"{broken} of the lines of {FINDINGS} are not of the schema, and left out.")
-    return told, folded, notes, diagnosis
+    return told, folded, notes, diagnosis, verdicts
 
 
 def _diagnosis(content: Mapping[str, Any] | None) -> Diagnosis | None:

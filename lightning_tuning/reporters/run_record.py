@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_tuning.findings import Diagnosis, Finding
+from lightning_tuning.findings import Diagnosis, Finding, Verdict
 
 __all__ = ["Block", "ModelMap", "Node", "Run", "Sample"]
 
@@ -109,17 +109,21 @@ class Run:
         info: ``run.json``: ``status`` (``"running"``, ``"finished"``, ``"interrupted"`` or ``"failed"``; a run that
             was killed stays ``"running"``), ``started``, ``ended`` (ISO 8601, UTC), ``error``, ``versions``, ``model``
             (``class``, ``parameters``, ``trained``), ``trainer`` (``precision``, ``devices``, ``max_epochs``,
-            ``accumulate_grad_batches``, ``gradient_clip_val``, ``max_steps``, ``steps``, ``epochs``), ``progress``,
-            ``schedule`` (the simulated learning rates by group: ``steps`` and ``lr``). All but ``status`` may be
-            missing.
+            ``accumulate_grad_batches``, ``gradient_clip_val``, ``max_steps``; ``steps`` and ``epochs`` that were made),
+            ``progress`` (``"learning"`` and so on, see ``Progress``), ``schedule`` (the simulated learning rates: the
+            ``steps`` at which they are known, and ``lr``, by group the rate at each of them), and ``id``, by which a
+            run that is resumed finds its folder again. All but ``status`` may be missing.
         findings: what was found, worst first, repeats folded.
         told: the findings as they were told, one after the other: the same one again if it got worse.
         notes: what guards and treatments did.
         diagnosis: of a run that went wrong.
+        verdicts: what came of the trials before the run, where there were any (``Preflight``).
         blocks: the steps.
         samples: by kind: ``"lr"``, ``"validation"``, ``"update_ratio"``, ``"dead_units"``, ``"saturated_units"``,
-            ``"attention_entropy"``, ``"grad_norm"`` (by parameter), ``"variance_shift"``, ``"cost"``, and ``"logged"``
-            (all that went to the loggers, at their own step).
+            ``"attention_entropy"``, ``"grad_norm"`` (by parameter), ``"variance_shift"``, ``"cost"`` (the callbacks'
+            own: ``ours_us_per_step`` and ``step_us``, microseconds in them and in all, ``ours_share``, the one over
+            the other; ``rss_mb``, ``device_allocated_mb``: memory), and ``"logged"`` (what the callbacks sent to the
+            loggers, at their own step).
         model: the traced model; ``None`` where there was nothing to trace.
         problems: what could not be read, a sentence each.
     """
@@ -134,3 +138,4 @@ class Run:
     samples: Mapping[str, Sequence[Sample]] = dataclasses.field(default_factory=dict)
     model: ModelMap | None = None
     problems: Sequence[str] = ()
+    verdicts: Sequence[Verdict] = ()

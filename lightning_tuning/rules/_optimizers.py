@@ -18,6 +18,7 @@ __all__ = [
     "elements",
     "family_of",
     "listing",
+    "named_groups",
     "parameter_groups",
     "parameter_names",
     "title_of",
@@ -93,13 +94,12 @@ def parameter_groups(optimizers: Sequence[Any], names: Mapping[int, str]) -> lis
     groups = []
     for index, wrapper in enumerate(optimizers):
         optimizer = getattr(wrapper, "optimizer", wrapper)
-        title = title_of(optimizer, index, several=len(optimizers) > 1)
         family = family_of(optimizer)
-        for number, group in enumerate(optimizer.param_groups):
+        for where, group in named_groups(optimizer, index, several=len(optimizers) > 1):
             held = list(group["params"])
             groups.append(
                 ParameterGroup(
-                    where=f"{title} group {number}",
+                    where=where,
                     optimizer=index,
                     family=family,
                     settings={name: value for name, value in group.items() if name != "params"},
@@ -135,6 +135,12 @@ def listing(names: Sequence[str], most: int = 3) -> str:
 def title_of(optimizer: Any, index: int, *, several: bool) -> str:
     """How ``optimizer`` is called in findings: its class, numbered where it is one of ``several``."""
     return type(optimizer).__name__ + (f" {index}" if several else "")
+
+
+def named_groups(optimizer: Any, index: int, *, several: bool) -> list[tuple[str, dict[str, Any]]]:
+    """The parameter groups of ``optimizer``, called as in findings; see :class:`ParameterGroup`."""
+    title = title_of(optimizer, index, several=several)
+    return [(f"{title} group {number}", group) for number, group in enumerate(optimizer.param_groups)]
 
 
 def family_of(optimizer: Any) -> Family:

@@ -14,7 +14,7 @@ fcntl: Any = None  # Windows has none; an open file cannot be removed there, whi
 if os.name == "posix":
     import fcntl
 
-__all__ = ["lock", "sync", "write_whole"]
+__all__ = ["lock", "sync", "unlock", "write_text_whole", "write_whole"]
 
 _MARK = re.compile(r"\..*\.[0-9a-f]{32}\.mark")
 _LONGEST = 200  # of a name that has 255 bytes, to leave room for what makes it a draft's
@@ -58,6 +58,16 @@ def write_whole(path: Path, fill: Callable[[Path], None]) -> None:
     sync(path.parent)
 
 
+def write_text_whole(path: Path, text: str) -> None:
+    """``text``, in UTF-8, in the place of ``path``; see :func:`write_whole`. Characters that it lacks are escaped."""
+    data = text.encode("utf-8", "backslashreplace")
+
+    def fill(draft: Path) -> None:
+        draft.write_bytes(data)
+
+    write_whole(path, fill)
+
+
 def sync(path: Path) -> None:
     """Have the disk keep it; Windows has no such thing for folders."""
     if os.name == "nt" and path.is_dir():
@@ -80,6 +90,13 @@ def lock(mark: IO[bytes]) -> bool | None:
     except OSError:  # a file system without locks
         return None
     return True
+
+
+def unlock(mark: IO[bytes]) -> None:
+    """Give the lock back, for every process that has the file open: to close it does so in this one alone."""
+    if fcntl is not None:
+        with contextlib.suppress(OSError):
+            fcntl.flock(mark, fcntl.LOCK_UN)
 
 
 def _draft_of(mark: Path) -> Path:

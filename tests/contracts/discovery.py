@@ -10,7 +10,7 @@ from collections.abc import Callable
 import lightning_tuning
 from lightning_tuning.runtime import TuningCallback
 
-OBSERVER_ROOMS = ("checks", "monitors")
+OBSERVER_ROOMS = ("checks", "monitors", "recording")
 
 ARGUMENTS: dict[str, dict[str, object]] = {
     # What a class can't do without; everything else has a default and is tested with it.
@@ -19,6 +19,7 @@ ARGUMENTS: dict[str, dict[str, object]] = {
     "ConvertBatchNorm": {"to": "group"},
     "FreezeGuard": {"modules": "net"},
     "PlateauLR": {"monitor": "val_loss"},
+    "TuningReport": {"path": None},  # the page takes a second or two to draw, and is tested with it
     "ScheduleLR": {"warmup": 3, "when_scheduled": "chain"},  # a rate that goes with PlateauLR
 }
 

@@ -284,7 +284,7 @@ class Run:
     num_training_batches, limit_train_batches, fast_dev_run, overfit_batches = 100, 1.0, False, 0
     ckpt_path = None
     is_global_zero = True
-    gradient_clip_val, gradient_clip_algorithm = 1.0, "value"
+    gradient_clip_val, gradient_clip_algorithm, precision = 1.0, "value", "32-true"
 
     def __init__(self, module: pl.LightningModule, scale: Tensor | None = None, *, fused: bool = False) -> None:
         self.lightning_module = self.model = module
