@@ -139,7 +139,7 @@ def _thinned(samples: Sequence[Sample], name: str) -> Curve:
     inner = zip(curve, curve[1:], curve[2:], strict=False)
     turns = [here for (_, before), here, (_, after) in inner if not before == here[1] == after]
     kept = [*curve[:1], *turns, *curve[1:][-1:]]
-    return [*(chunk[0] for chunk in chunks(kept, MOST)), *kept[1:][-1:]]
+    return list(dict.fromkeys([*(chunk[0] for chunk in chunks(kept, MOST)), *kept[-1:]]))
 
 
 def _comparison(name: str, actual: Curve, planned: Curve) -> str:
