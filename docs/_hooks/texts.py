@@ -1,0 +1,36 @@
+"""Texts of the code, as Markdown."""
+
+from __future__ import annotations
+
+import html
+import re
+
+__all__ = ["as_markdown", "fenced", "without_roles"]
+
+_ROLE = re.compile(r":(?:class|meth|func|attr|data|mod|exc|ref):`~?([^`]+)`")
+_MATH = re.compile(r":math:`([^`]+)`")
+_CODE = re.compile(r"(``.+?``|`[^`]+`)", re.DOTALL)
+_SPECIAL = re.compile(r"([*_\[\]#|])")
+
+
+def without_roles(docstring: str) -> str:
+    """The roles of Sphinx, :class:`Trainer` and its like, as code; formulas as they are typed."""
+    return _MATH.sub(r"`\1`", _ROLE.sub(r"`\1`", docstring))
+
+
+def as_markdown(text: str) -> str:
+    """A text of the code with its backticks, everything else taken literally."""
+    parts = _CODE.split(without_roles(text))
+    return "".join(
+        part if i % 2 else _SPECIAL.sub(r"\\\1", html.escape(part, quote=False)) for i, part in enumerate(parts)
+    )
+
+
+def fenced(text: str, language: str = "python", title: str = "", *, is_searched: bool = True) -> str:
+    """``text`` as a block of code."""
+    options = [f".{language}"]
+    if title:
+        options.append(f'title="{title}"')
+    if not is_searched:
+        options.append("data-search-exclude")
+    return f"``` {{ {' '.join(options)} }}\n{text.strip(chr(10))}\n```\n"
