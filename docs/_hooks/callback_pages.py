@@ -17,13 +17,13 @@ closing summary what they did. All are imported from the top: `from lightning_tu
 
 def callbacks_page() -> str:
     """The list of all, a table for each room."""
-    parts = ["# Callbacks\n", INTRODUCTION]
+    parts = ["---\nhide: [toc]\n---\n", "# Callbacks\n", INTRODUCTION]
     for room, names in rooms().items():
         doc = " ".join((importlib.import_module(f"lightning_tuning.{room}").__doc__ or "").split("\n\n")[0].split())
         rows = [f"## {title(room)}\n", f"{as_markdown(doc)}\n", "| | what it does | rules |", "| --- | --- | --- |"]
         for one in names:
             codes = " ".join(rule.code for rule in one.rules)
-            rows.append(f"| [`{one.name}`]({one.name}/index.md) | {as_markdown(one.summary)} | {codes} |")
+            rows.append(f"| [`{one.name}`]({one.name}.md) | {as_markdown(one.summary)} | {codes} |")
         parts.append("\n".join(rows) + "\n")
     return "\n".join(parts)
 
@@ -31,11 +31,13 @@ def callbacks_page() -> str:
 def callback_page(one: Public) -> str:
     """The page of a public name."""
     members = "".join(f"\n        - {name}" for name in one.members()) or " []"
-    lines = [
-        f"# {one.name}\n",
-        f"`from lightning_tuning import {one.name}`\n",
-        f"::: lightning_tuning.{one.name}",
+    lines = [] if one.is_documented else [f"# {one.name}\n", f"`from lightning_tuning import {one.name}`: a\n"]
+    lines += [
+        f"::: {one.identifier}",
         "    options:",
+        f"      heading_level: {1 if one.is_documented else 2}",
+        "      show_root_heading: true",
+        "      show_root_full_path: false",
         f"      members:{members}\n",
     ]
     if one.rules:

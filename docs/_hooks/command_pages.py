@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 
-from texts import as_markdown, fenced
+from texts import as_markdown, fenced, sentence
 
 from lightning_tuning.cli import _parser
 
@@ -26,7 +26,7 @@ def command_page() -> str:
     for name, command in commands.items():
         parts += [
             f"## {name} {{ #{name} }}\n",
-            f"{as_markdown(' '.join((command.description or helps[name]).split()))}\n",
+            f"{sentence(' '.join((command.description or helps[name]).split()))}\n",
         ]
         parts += [fenced(_usage(command), "text"), *_arguments(command)]
         if command.epilog:
@@ -43,7 +43,7 @@ def _arguments(parser: argparse.ArgumentParser) -> Iterator[str]:
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction | argparse._HelpAction):
             continue
-        shown = action.metavar if isinstance(action.metavar, str) else action.dest
+        shown = action.metavar if isinstance(action.metavar, str) else action.dest.upper()
         if action.choices is not None:
             shown = "{" + ",".join(map(str, action.choices)) + "}"
         names = ", ".join(action.option_strings)

@@ -36,7 +36,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
                     {f"{hundred}xx {SHORT.get(hundred, full)}": _rules_of(hundred)}
                     for hundred, full in HUNDREDS.items()
                 ),
-                {"The nets of the examples": "rules/examples/index.md"},
+                {"The nets of the examples": "rules/examples.md"},
             ]
         if isinstance(entry, dict) and "Callbacks" in entry:
             entry["Callbacks"] = [
@@ -54,7 +54,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages."""
     pages = {
         "rules/index.md": rules_page(),
-        "rules/examples/index.md": helpers_page(),
+        "rules/examples.md": helpers_page(),
         "callbacks/index.md": callbacks_page(),
         "command-line.md": command_page(),
         "contributing.md": page_of("CONTRIBUTING.md"),
@@ -67,8 +67,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put the beginning of the README where a page asks for it."""
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
+    """Put the beginning of the README where a page asks for it; a page without neighbours needs no list of them."""
+    if page.parent is None:
+        page.meta.setdefault("hide", []).append("navigation")
     return markdown.replace("<!-- README -->", beginning_of_readme())
 
 

@@ -54,23 +54,39 @@ class Public:
 
     @property
     def page(self) -> str:
-        """The source of its page; its address is without ``index.md``."""
-        return f"callbacks/{self.name}/index.md"
+        """The source of its page; it is served at ``callbacks/NanLossGuard/``."""
+        return f"callbacks/{self.name}.md"
+
+    @property
+    def is_documented(self) -> bool:
+        """Whether it has a docstring of its own; of a plain value its type has one."""
+        return inspect.isclass(self.value) or inspect.isroutine(self.value)
+
+    @property
+    def _documented(self) -> Any:
+        return self.value if self.is_documented else type(self.value)
+
+    @property
+    def identifier(self) -> str:
+        """Where mkdocstrings finds its docstring."""
+        if self.is_documented:
+            return f"lightning_tuning.{self.name}"
+        return f"{self.home}.{self._documented.__qualname__}"
 
     @property
     def summary(self) -> str:
         """The first paragraph of its docstring."""
-        text = inspect.getdoc(self.value if inspect.isclass(self.value) else type(self.value)) or ""
+        text = inspect.getdoc(self._documented) or ""
         return " ".join(text.split("\n\n")[0].split())
 
     def members(self) -> list[str]:
         """Its documented members, without the hooks that Lightning calls."""
-        if not inspect.isclass(self.value):
+        if not inspect.isclass(self._documented):
             return []
         known = {*dir(pl.LightningModule), *dir(TuningCallback), *dir(pl.Callback)}
         return [
             name
-            for name, member in vars(self.value).items()
+            for name, member in vars(self._documented).items()
             if not name.startswith("_") and name not in known and inspect.getdoc(member) and callable_like(member)
         ]
 
@@ -95,7 +111,7 @@ def public() -> dict[str, Public]:
     found = {}
     for name in lightning_tuning.__all__:
         value = getattr(lightning_tuning, name)
-        home = value.__module__ if inspect.isclass(value) or inspect.isfunction(value) else type(value).__module__
+        home = value.__module__ if inspect.isclass(value) or inspect.isroutine(value) else type(value).__module__
         found[name] = Public(name, value, home)
     return found
 

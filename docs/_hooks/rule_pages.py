@@ -12,7 +12,7 @@ from case_source import ROOT, CaseSource, cases_of
 from public import Public, speakers
 from rich.console import Console
 from rule_source import source_of
-from texts import as_markdown, fenced
+from texts import as_markdown, fenced, indented, sentence
 
 from lightning_tuning import CATALOGUE, Finding, Rule
 from lightning_tuning.cli import KINDS
@@ -35,6 +35,8 @@ HUNDREDS = {
 }
 SHORT = {"LT3": "Structure", "LT4": "Optimizer", "LT5": "Learning rate", "LT6": "Gradients", "LT7": "NaN"}
 
+TITLE = "---\nhide: [toc]\n---\n\n# Rules\n"
+
 INTRODUCTION = """\
 Codes are stable: never reused, never renumbered. Each page shows a run that gives the finding and its cured twin, both
 from the tests. The search field finds a rule by its code, its name, or words of what went wrong; on the command line
@@ -46,18 +48,23 @@ Runs on the pages of rules are made of these, or of classes that stand on their 
 such a run would be a false alarm.
 """
 
-WIDTH = 96  # columns of a block of text on a page
+WIDTH = 76  # columns of a block of text on a page
 
 
 def address(code: str) -> str:
     """The source of the page of a rule; it is served at ``rules/LT601/``."""
-    return f"rules/{code}/index.md"
+    return f"rules/{code}.md"
 
 
 def rules_page() -> str:
     """The list of all rules, a table for each hundred."""
     kinds = [f"- **{kind}**: {text.partition(': ')[2]}" for kind, text in KINDS.items()]
-    parts = ["# Rules\n", f"{len(CATALOGUE)} rules of thumb. {INTRODUCTION}", "\n".join(kinds) + "\n"]
+    parts = [
+        "---\nhide: [toc]\n---\n",
+        "# Rules\n",
+        f"{len(CATALOGUE)} rules of thumb. {INTRODUCTION}",
+        "\n".join(kinds) + "\n",
+    ]
     for hundred, title in HUNDREDS.items():
         rows = [
             f"## {hundred}xx {title}\n",
@@ -66,9 +73,7 @@ def rules_page() -> str:
         ]
         for rule in CATALOGUE.matching(hundred):
             why = as_markdown(first_sentence(rule.why))
-            rows.append(
-                f"| [{rule.code}]({rule.code}/index.md) | {rule.name} | {severity(rule)} | {rule.kind} | {why} |"
-            )
+            rows.append(f"| [{rule.code}]({rule.code}.md) | {rule.name} | {severity(rule)} | {rule.kind} | {why} |")
         parts.append("\n".join(rows) + "\n")
     return "\n".join(parts)
 
@@ -80,11 +85,11 @@ def rule_page(rule: Rule) -> str:
     sections = [
         f"# {rule.code} {rule.name}\n",
         f"{severity(rule)} {chip(rule.kind)} {chip('since ' + rule.since)}\n",
-        f"{as_markdown(source.doc.partition(': ')[2].split(chr(10) * 2)[0])}\n",
+        f"{sentence(source.doc.partition(': ')[2])}\n",
         "## Why it is bad\n",
-        f"{as_markdown(rule.why)}\n",
+        f"{sentence(rule.why)}\n",
         "## What to change\n",
-        f"{as_markdown(rule.remedy)}\n",
+        f"{sentence(rule.remedy)}\n",
         "## Example\n",
         *_examples(rule),
         "## How it is judged\n",
@@ -96,7 +101,7 @@ def rule_page(rule: Rule) -> str:
         _silence(rule),
         *_explains(rule),
         "## References\n",
-        f"{as_markdown(rule.source)}\n",
+        f"{sentence(rule.source)}\n",
         f"Declared in `{source.shown}`.\n",
     ]
     return "\n".join(sections)
@@ -119,14 +124,13 @@ def first_sentence(text: str) -> str:
 
 def _examples(rule: Rule) -> Iterator[str]:
     first, *others = cases_of(rule.code)
-    yield as_markdown(first.doc.removeprefix(f"{rule.code}: ")) + "\n"
+    yield sentence(first.doc.removeprefix(f"{rule.code}: ")) + "\n"
     yield from _runs(first)
     seen: set[str] = set()
     yield from _parts(first, seen)
     for other in others:
         yield f'??? example "{other.case.name or "another"}"\n'
-        inner = "\n".join([*_runs(other), *_parts(other, seen)])
-        yield re.sub(r"^(?=.)", "    ", inner, flags=re.MULTILINE)
+        yield indented("\n".join([*_runs(other), *_parts(other, seen)]))
 
 
 def _parts(source: CaseSource, seen: set[str]) -> Iterator[str]:
@@ -138,19 +142,19 @@ def _parts(source: CaseSource, seen: set[str]) -> Iterator[str]:
             yield fenced("\n\n\n".join(new), title=file, is_searched=False)
     if source.helpers:
         names = ", ".join(f"`{name}`" for name in source.helpers)
-        yield f"{names}: see [the nets of the examples](../examples/index.md).\n"
+        yield f"{names}: see [the nets of the examples](examples.md).\n"
 
 
 def _runs(source: CaseSource) -> Iterator[str]:
     case = source.case
     finding = Finding.from_dict({**recorded()[str(case)], "evidence": {}})
-    yield fenced(source.sick, title="sick", is_searched=False)
-    yield "gives, besides others:\n" if case.also else "gives\n"
-    yield fenced(shown(finding), "text")
+    yield '!!! failure "Sick"\n'
+    yield indented(f"{fenced(source.sick, is_searched=False)}\ngives\n\n{fenced(shown(finding), 'text')}")
     if case.also:
-        yield "Rightly found besides: " + "; ".join(f"{c} ({as_markdown(why)})" for c, why in case.also.items()) + ".\n"
-    yield fenced(source.healthy, title="cured", is_searched=False)
-    yield "is quiet: no finding of severity warning or above.\n"
+        besides = "; ".join(f"{code} ({as_markdown(why)})" for code, why in case.also.items())
+        yield indented(f"Rightly found besides: {besides}.\n")
+    yield '!!! success "Cured"\n'
+    yield indented(f"{fenced(source.healthy, is_searched=False)}\ngives no finding of severity warning or above.\n")
 
 
 def shown(finding: Finding) -> str:

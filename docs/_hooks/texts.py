@@ -5,12 +5,12 @@ from __future__ import annotations
 import html
 import re
 
-__all__ = ["as_markdown", "fenced", "without_roles"]
+__all__ = ["as_markdown", "fenced", "indented", "sentence", "without_roles"]
 
 _ROLE = re.compile(r":(?:class|meth|func|attr|data|mod|exc|ref):`~?([^`]+)`")
 _MATH = re.compile(r":math:`([^`]+)`")
 _CODE = re.compile(r"(``.+?``|`[^`]+`)", re.DOTALL)
-_SPECIAL = re.compile(r"([*_\[\]#|])")
+_SPECIAL = re.compile(r"(?<!\w)(\*\w[\w ]*\*)(?!\w)|([*_\[\]#|])")  # an emphasized word, or what is literal
 
 
 def without_roles(docstring: str) -> str:
@@ -21,9 +21,11 @@ def without_roles(docstring: str) -> str:
 def as_markdown(text: str) -> str:
     """A text of the code with its backticks, everything else taken literally."""
     parts = _CODE.split(without_roles(text))
-    return "".join(
-        part if i % 2 else _SPECIAL.sub(r"\\\1", html.escape(part, quote=False)) for i, part in enumerate(parts)
-    )
+    return "".join(part if i % 2 else _literal(part) for i, part in enumerate(parts))
+
+
+def _literal(text: str) -> str:
+    return _SPECIAL.sub(lambda found: found[1] or f"\\{found[2]}", html.escape(text, quote=False))
 
 
 def fenced(text: str, language: str = "python", title: str = "", *, is_searched: bool = True) -> str:
@@ -34,3 +36,14 @@ def fenced(text: str, language: str = "python", title: str = "", *, is_searched:
     if not is_searched:
         options.append("data-search-exclude")
     return f"``` {{ {' '.join(options)} }}\n{text.strip(chr(10))}\n```\n"
+
+
+def sentence(text: str) -> str:
+    """``text`` as Markdown that begins with a capital letter, unless it begins with code or a name in mixed case."""
+    first = text.split(" ", 1)[0]
+    return as_markdown(text[:1].upper() + text[1:] if re.fullmatch(r"[a-z]+[:,;.]?", first) else text)
+
+
+def indented(text: str) -> str:
+    """``text`` as the inside of a block of Markdown."""
+    return re.sub(r"^(?=.)", "    ", text, flags=re.MULTILINE)
