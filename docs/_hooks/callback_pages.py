@@ -31,7 +31,11 @@ def callbacks_page() -> str:
 def callback_page(one: Public) -> str:
     """The page of a public name."""
     members = "".join(f"\n        - {name}" for name in one.members()) or " []"
-    lines = [] if one.is_documented else [f"# {one.name}\n", f"`from lightning_tuning import {one.name}`: a\n"]
+    lines = (
+        []
+        if one.is_documented
+        else [f"# {one.name}\n", f"`from lightning_tuning import {one.name}`; it is of this type:\n"]
+    )
     lines += [
         f"::: {one.identifier}",
         "    options:",

@@ -16,6 +16,7 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1])]  # this folder and the reposito
 
 from callback_pages import callback_page, callbacks_page  # noqa: E402
 from command_pages import command_page  # noqa: E402
+from function_pages import functions  # noqa: E402
 from linking import linked  # noqa: E402
 from public import public, rooms, title  # noqa: E402
 from root_pages import beginning_of_readme, page_of  # noqa: E402
@@ -68,10 +69,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
-    """Put the beginning of the README where a page asks for it; a page without neighbours needs no list of them."""
+    """Put in what a page asks for by a comment; a page without neighbours needs no list of them."""
     if page.parent is None:
         page.meta.setdefault("hide", []).append("navigation")
-    return markdown.replace("<!-- README -->", beginning_of_readme())
+    for asked, given in {"<!-- README -->": beginning_of_readme, "<!-- functions -->": functions}.items():
+        if asked in markdown:
+            markdown = markdown.replace(asked, given())
+    return markdown
 
 
 def on_page_content(html: str, page: Page, files: Files, **_: Any) -> str:

@@ -93,7 +93,7 @@ def rule_page(rule: Rule) -> str:
         "## Example\n",
         *_examples(rule),
         "## How it is judged\n",
-        f"A {as_markdown(KINDS[rule.kind])}.\n",
+        f"{sentence(KINDS[rule.kind])}.\n",
         *source.verdicts(rule),
         "## Options\n",
         *_options(rule, voices),

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from case_source import ROOT
-from texts import as_markdown, without_roles
+from texts import as_markdown, without_sphinx
 
 import lightning_tuning.rules
 from lightning_tuning import Rule
@@ -50,7 +50,7 @@ def _prose(doc: str) -> Iterator[str]:
         yield (
             as_markdown(" ".join(paragraph.split()))
             if not paragraph.startswith(("- ", "  "))
-            else without_roles(paragraph)
+            else without_sphinx(paragraph)
         )
 
 

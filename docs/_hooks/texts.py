@@ -5,22 +5,28 @@ from __future__ import annotations
 import html
 import re
 
-__all__ = ["as_markdown", "fenced", "indented", "sentence", "without_roles"]
+from latex2mathml.converter import convert
+from tables import with_tables
+
+__all__ = ["as_markdown", "fenced", "indented", "sentence", "without_sphinx"]
 
 _ROLE = re.compile(r":(?:class|meth|func|attr|data|mod|exc|ref):`~?([^`]+)`")
 _MATH = re.compile(r":math:`([^`]+)`")
-_CODE = re.compile(r"(``.+?``|`[^`]+`)", re.DOTALL)
+_MATH_BLOCK = re.compile(r"^\.\. math:: (.*(?:\n[ ]+\S.*)*)", re.MULTILINE)
+_AS_IT_IS = re.compile(r"(``.+?``|`[^`]+`|<math.+?</math>)", re.DOTALL)
 _SPECIAL = re.compile(r"(?<!\w)(\*\w[\w ]*\*)(?!\w)|([*_\[\]#|])")  # an emphasized word, or what is literal
 
 
-def without_roles(docstring: str) -> str:
-    """The roles of Sphinx, :class:`Trainer` and its like, as code; formulas as they are typed."""
-    return _MATH.sub(r"`\1`", _ROLE.sub(r"`\1`", docstring))
+def without_sphinx(docstring: str) -> str:
+    """Roles, :class:`Trainer` and its like, as code; formulas as MathML, which browsers draw by nature; and tables."""
+    text = with_tables(docstring)
+    text = _MATH_BLOCK.sub(lambda found: convert(" ".join(found[1].split()), display="block"), text)
+    return _ROLE.sub(r"`\1`", _MATH.sub(lambda found: convert(found[1]), text))
 
 
 def as_markdown(text: str) -> str:
-    """A text of the code with its backticks, everything else taken literally."""
-    parts = _CODE.split(without_roles(text))
+    """A text of the code with its backticks and formulas, everything else taken literally."""
+    parts = _AS_IT_IS.split(without_sphinx(text))
     return "".join(part if i % 2 else _literal(part) for i, part in enumerate(parts))
 
 

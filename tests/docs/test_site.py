@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 import lightning_tuning
-from lightning_tuning import CATALOGUE
+from lightning_tuning import CATALOGUE, functional
 from lightning_tuning.cli import _parser
 from tests.cases import cases
 from tests.cases.recorded import recorded
@@ -72,6 +72,16 @@ def test_a_callback_page_describes_every_argument(site: Site) -> None:
         text = site.pages[f"callbacks/{name}/"].text
         for argument in inspect.signature(kind).parameters:
             assert re.search(rf"\b{argument}\b", text), f"{name}({argument})"
+
+
+def test_every_function_is_described(site: Site) -> None:
+    page = site.pages["functional/"]
+    for name in functional.__all__:
+        assert f"{getattr(functional, name).__module__}.{name}" in page.ids
+        doc = inspect.getdoc(getattr(functional, name)) or ""
+        assert ":math:" in doc or flat(doc.split("\n\n")[0]) in flat(page.text), name
+    assert ":math:" not in page.text
+    assert any(element.tag == "math" for element in page.elements)
 
 
 def test_the_lists_are_complete(site: Site) -> None:
@@ -147,6 +157,13 @@ def test_the_source_of_runs_is_code(site: Site) -> None:
     assert len(runs) == 8
     assert all(isinstance(ast.parse(run, mode="eval").body, ast.Call) for run in runs)
     assert runs[:2] == ["lightnings(1e-4)\n", "lightnings(1.0)\n"]
+
+
+def test_docstrings_leave_nothing_of_sphinx(site: Site) -> None:
+    left = re.compile(r"={4,} ={4,}|:(?:class|meth|func|attr|math|mod):|^\s*\.\. \w+::", re.MULTILINE)
+    found = [(page, said[0]) for page, html in site.pages.items() for said in left.finditer(html.text)]
+    of_helpers = [place for place in found if place[0].startswith("rules/")]  # sources are shown as they are
+    assert [place for place in found if place not in of_helpers] == []
 
 
 def test_no_generated_page_is_checked_in() -> None:
