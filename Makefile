@@ -8,7 +8,7 @@ THEMES := $(sort $(notdir $(basename $(shell grep -l '^from themes import' demos
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demos test browser lint types format bench clean
+.PHONY: help demo demos test browser lint types format bench docs clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z]+):.*##(.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -39,8 +39,11 @@ format: $(INSTALLED)-dev  ## put the code into shape
 bench: $(INSTALLED)-demos  ## seconds per step: a bare Trainer against each callback and the suite
 	$(ONE_THREAD) $(BIN)/python benchmarks/bench.py
 
+docs: $(INSTALLED)-docs  ## build the documentation into site/, without the network: `python -m http.server -d site` shows it
+	NO_MKDOCS_2_WARNING=1 $(ONE_THREAD) $(BIN)/mkdocs build --strict
+
 clean:  ## remove the environment and everything generated; downloaded data stays
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis lightning_logs checkpoints
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis lightning_logs checkpoints
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

@@ -46,7 +46,7 @@ def convert_batch_norm(
     ============ ============================================== ====================================================
     ``"group"``  ``nn.GroupNorm``: per sample, for batches of   ``weight`` and ``bias`` alone: a checkpoint of the
                  fewer than 16                                  net with batch norms loads with ``strict=False``
-    ``"sync"``   ``nn.SyncBatchNorm``, by torch's own function: as of batch norm
+    ``"sync"``   ``nn.SyncBatchNorm``, by torch's own function   as of batch norm
                  statistics over all ranks (no CPU ranks)
     ``"frozen"`` :class:`FrozenBatchNorm`: fixed statistics     as of batch norm
     ``"renorm"`` ``BatchRenorm*d``: corrected towards           as of batch norm

@@ -45,6 +45,7 @@ class Case:
         line: a piece of the source line's text that ``Finding.source_line`` points at, where the rule names one.
         also: codes that the sick run rightly gives besides, each with the reason; any other code is a false alarm.
         name: tells cases of one code apart.
+        ranks: processes that it takes; with more than one, the tests of its callback run it.
     """
 
     code: str
@@ -55,6 +56,7 @@ class Case:
     line: str | None = None
     also: Mapping[str, str] = field(default_factory=dict)
     name: str = ""
+    ranks: int = 1
 
     def __str__(self) -> str:
         return f"{self.code} {self.name}".rstrip()

@@ -35,14 +35,11 @@ class Automatic(Mlp):
             optimizer.zero_grad(set_to_none=False)
 
 
+def case(name: str, sick: Run, healthy: Run) -> Case:
+    return Case("LT607", sick, healthy, where="SGD", severity="error", name=name)
+
+
 CASES = [
-    Case(
-        "LT607",
-        Run(lambda kind=kind: kind(forgets=True)),
-        Run(lambda kind=kind: kind(forgets=False)),
-        where="SGD",
-        severity="error",
-        name=name,
-    )
-    for name, kind in (("manual optimization", Manual), ("overridden", Automatic))
+    case("manual optimization", Run(lambda: Manual(forgets=True)), Run(lambda: Manual(forgets=False))),
+    case("overridden", Run(lambda: Automatic(forgets=True)), Run(lambda: Automatic(forgets=False))),
 ]

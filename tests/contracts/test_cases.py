@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import linecache
-import warnings
 from pathlib import Path
 
-import lightning.pytorch as pl
 import pytest
 
-from lightning_tuning import CATALOGUE, Finding, Journal, Severity, TuningSuite
-from tests.cases import Case, Run, case_files, cases
-from tests.helpers import quiet_trainer
+from lightning_tuning import CATALOGUE, Severity
+from tests.cases import Case, case_files, cases
+from tests.cases.recorded import differences, recorded
+from tests.cases.running import findings_of
 
-CASES = cases()
+CASES = [case for case in cases() if case.ranks == 1]
 
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
-
-ON_SEVERAL_RANKS = {"LT905"}  # no run in one process can show it; see tests/guards/test_replica_drift.py
-NOT_A_NUMBER = {"LT701", "LT702", "LT703"}  # have cases of their own kind; see tests/cases/nan
-DEMANDED = {rule.code for rule in CATALOGUE} - ON_SEVERAL_RANKS - NOT_A_NUMBER
-
-
-def findings_of(run: Run) -> list[Finding]:
-    """What the recommended set finds in ``run``; Python warnings are those of the user's code, sick on purpose."""
-    pl.seed_everything(0, verbose=False)
-    module = run.module()
-    trainer = quiet_trainer(callbacks=[TuningSuite(), *run.callbacks()], **run.trainer)
-    expected = contextlib.nullcontext() if run.ends_with is None else pytest.raises(run.ends_with)
-    with warnings.catch_warnings(), expected:
-        warnings.simplefilter("ignore")
-        trainer.fit(module, **run.fit)
-    journal = Journal.of(trainer)
-    assert [note for note in journal.notes if " failed (" in note] == []
-    return journal.findings
 
 
 def text_at(source_line: str | None, case_file_names: dict[str, Path]) -> str:
@@ -57,6 +37,7 @@ def test_the_sick_run_gives_its_code_at_its_place(case: Case) -> None:
     if case.line is not None:
         files = {path.name: path for path in case_files()}
         assert any(case.line in text_at(finding.source_line, files) for finding in own), texts
+    assert differences(case, own[0]) == []
     others = {finding.code for finding in found} - {case.code}
     assert others <= set(case.also), f"found besides:\n{texts}"
 
@@ -69,13 +50,17 @@ def test_the_healthy_twin_is_quiet(case: Case) -> None:
 
 
 def test_every_rule_has_a_case() -> None:
-    assert sorted(DEMANDED - {case.code for case in CASES}) == []
+    assert {case.code for case in cases()} == {rule.code for rule in CATALOGUE}
+
+
+def test_a_finding_is_recorded_of_every_case() -> None:
+    """``python -m tests.cases`` writes them."""
+    assert list(recorded()) == [str(case) for case in cases()]
 
 
 def test_a_case_lies_in_the_file_of_its_code() -> None:
     for path in case_files():
         held = {case.code for case in importlib.import_module(f"tests.cases.{path.stem}").CASES}
         assert held == {path.stem[:5].upper()}, path
-    names = [str(case) for case in CASES]
+    names = [str(case) for case in cases()]
     assert len(names) == len(set(names))
-    assert {case.code for case in CASES} <= {rule.code for rule in CATALOGUE}

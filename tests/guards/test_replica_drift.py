@@ -19,27 +19,17 @@ from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks import post_localSGD_hook as post_local_sgd
 from torch.distributed.fsdp import fully_shard
 
-from lightning_tuning import Journal, NanLossGuard, ReplicaDriftGuard, TuningError, TuningSuite
+from lightning_tuning import Finding, Journal, NanLossGuard, ReplicaDriftGuard, TuningError, TuningSuite
 from lightning_tuning.guards import _replicas
+from tests.cases.lt905_replica_drift import CASES, Drifts
+from tests.cases.recorded import differences
 from tests.contracts.test_no_host_read import Net, NoHostRead, Run, fake_tensors
 from tests.guards.faulty import FaultyBN
 from tests.helpers import BNConvNet, Mlp, quiet_trainer
 from tests.ranks import gloo, on_two_ranks
 
 STEPS = 8
-
-
-class Drifts(BNConvNet):
-    """Rank 1 changes a weight of its own before batch ``at``, by the last bit."""
-
-    def __init__(self, rank: int, at: int = 3, place: int = 3, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.rank, self.at, self.place = rank, at, place
-
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        weight = self.net[self.place].weight
-        if self.rank == 1 and self.global_step == self.at:
-            weight.data.view(-1)[5].nextafter_(torch.tensor(9.0))
+(CASE,) = CASES
 
 
 class Unfreezes(Mlp):
@@ -126,12 +116,16 @@ RUNS: dict[str, tuple[Callable[[int], pl.LightningModule], Callable[[], list[pl.
     "healthy": (lambda rank: BNConvNet(seed=rank), guard(every_n_steps=1), {}),
     "accumulation": (lambda rank: FaultyBN(seed=rank), guard(every_n_steps=3), {"accumulate_grad_batches": 2}),
     "may differ": (Differs, guard(every_n_steps=1), {}),
-    "every step": (Drifts, guard(every_n_steps=1), {}),
-    "every other step": (Drifts, guard(every_n_steps=2), {}),
-    "at the end": (Drifts, guard(), {}),
-    "bias": (lambda rank: Drifts(rank, place=4), guard(every_n_steps=1), {}),
-    "raise": (Drifts, guard(every_n_steps=2, action="raise"), {}),
-    "suite raises": (Drifts, lambda: [TuningSuite(select=["LT905"], on_finding="raise"), ReplicaDriftGuard(2)], {}),
+    "every step": (lambda rank: CASE.sick.module(), CASE.sick.callbacks, {}),
+    "healthy twin": (lambda rank: CASE.healthy.module(), CASE.healthy.callbacks, {}),
+    "every other step": (lambda rank: Drifts(), guard(every_n_steps=2), {}),
+    "at the end": (lambda rank: Drifts(), guard(), {}),
+    "bias": (lambda rank: Drifts(place=4), guard(every_n_steps=1), {}),
+    "raise": (lambda rank: Drifts(), guard(every_n_steps=2, action="raise"), {}),
+    "suite raises": (
+        lambda rank: Drifts(),
+        lambda: [TuningSuite(select=["LT905"], on_finding="raise"), ReplicaDriftGuard(2)], {},
+    ),
     "late initialization": (LateInit, guard(), {}),
     "unfrozen": (Unfreezes, guard(every_n_steps=1), {}),
     "after an intervention": (DriftsAndFails, lambda: [NanLossGuard("skip")], {}),
@@ -173,7 +167,7 @@ def ends() -> list[dict[str, dict[str, Any]]]:
     return on_two_ranks(train_all)
 
 
-QUIET = ["healthy", "accumulation", "may differ", "sound intervention", "averaged", "sharded"]
+QUIET = ["healthy", "healthy twin", "accumulation", "may differ", "sound intervention", "averaged", "sharded"]
 
 
 @pytest.mark.parametrize("name", QUIET)
@@ -181,6 +175,12 @@ def test_what_may_differ_is_nothing_to_speak_of(name: str, ends: list[dict[str, 
     for end in ends:
         assert [f["code"] for f in end[name]["findings"]] == (["LT701"] if name == "sound intervention" else [])
         assert end[name]["error"] is None
+
+
+def test_the_case_gives_what_is_recorded_of_it(ends: list[dict[str, dict[str, Any]]]) -> None:
+    (finding,) = [Finding.from_dict(found) for found in ends[0]["every step"]["findings"]]
+    assert (finding.code, finding.where, str(finding.severity)) == (CASE.code, CASE.where, CASE.severity)
+    assert differences(CASE, finding) == []
 
 
 @pytest.mark.parametrize(
