@@ -17,6 +17,7 @@ from lightning_tuning.recommended import members_of
 from lightning_tuning.recording.ordered import ordered_report
 from lightning_tuning.runtime import Desk, TuningCallback
 from lightning_tuning.runtime.forwarding import FORWARDED, forward
+from lightning_tuning.runtime.reporting import configure
 from lightning_tuning.runtime.sparing import nothing_more_raised
 
 __all__ = ["TuningSuite"]
@@ -48,6 +49,8 @@ class TuningSuite(TuningCallback):
         severity: what findings of a rule are called instead, ``{"LT901": "warning"}``.
         options: arguments of members by their class, ``{"UpdateMonitor": {"every_n_steps": 10}}``.
         checks_only: leave monitors and guards out.
+        log_findings: give findings to the trainer's loggers too, as text and as numbers (``True``; see
+            :class:`LoggerReporter`). What is measured is logged anyway.
         thresholds: from where on a rule fires, by its code or name: ``{"LT601": {"ratio": 20}}`` is
             ``options={"GradientExplosionMonitor": {"ratio": 20}}``.
         report: the HTML file to make of the run, ``"report.html"``, by a :class:`TuningReport`, with all that it keeps.
@@ -89,6 +92,7 @@ class TuningSuite(TuningCallback):
         severity: dict[str, str] | None = None,
         options: dict[str, dict[str, Any]] | None = None,
         checks_only: bool | None = None,
+        log_findings: bool | None = None,
         thresholds: dict[str, dict[str, Any]] | None = None,
         report: str | None = None,
     ) -> None:
@@ -100,6 +104,7 @@ class TuningSuite(TuningCallback):
             severity,
             options,
             checks_only,
+            log_findings,
             thresholds,
             report,
         )
@@ -132,7 +137,7 @@ class TuningSuite(TuningCallback):
         self._refuse_or_retire(trainer)
         self._journal = Desk.of(trainer).journal
         if not self._is_retired:
-            self._journal.configure(**self._settings)
+            configure(self._journal, **self._settings)
         for member in self.members:
             member.setup(trainer, pl_module, stage)
         forward(self, self.members, trainer.callbacks)  # type: ignore[attr-defined]  # set by a connector of Lightning's
@@ -193,14 +198,15 @@ def _settled(given: Settings) -> tuple[dict[str, Any], list[TuningCallback]]:
     """What the journal is to take, and the members."""
     try:
         settings = given.over(settings_here())
-        for_journal = {
+        for_journal: dict[str, Any] = {
             "select": settings.select,
             "ignore": settings.ignore or (),
             "on_finding": settings.on_finding or "warn",
             "per_path_ignores": settings.per_path_ignores or {},
             "severity": settings.severity or {},
+            "log_findings": True if settings.log_findings is None else settings.log_findings,
         }
-        Journal().configure(**for_journal)  # type: ignore[arg-type]  # the one place that knows what is allowed
+        configure(Journal(), **for_journal)  # the one place that knows what is allowed
         return for_journal, members_of(settings)
     except ValueError as error:
         order = RunOrder.here()

@@ -26,6 +26,7 @@ TABLE = "lightning-tuning"
 """Under ``[tool]`` in ``pyproject.toml``."""
 
 _WORDS = ("recommended", "check-only", "off")
+_BOOLS = {"true": True, "false": False}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Settings:
         severity: likewise.
         options: likewise.
         checks_only: likewise.
+        log_findings: likewise.
         thresholds: likewise.
         report: likewise.
     """
@@ -51,6 +53,7 @@ class Settings:
     severity: Mapping[str, Any] | None = None
     options: Mapping[str, Mapping[str, Any]] | None = None
     checks_only: bool | None = None
+    log_findings: bool | None = None
     thresholds: Mapping[str, Mapping[str, Any]] | None = None
     report: str | None = None
 
@@ -95,8 +98,9 @@ class Settings:
         for name in ("select", "ignore"):
             if name in given and not isinstance(given[name], tuple):
                 raise ValueError(f"{origin}: `{name}` must be a list of codes, names or globs, got {given[name]!r}.")
-        if not isinstance(given.get("checks_only", False), bool):
-            raise ValueError(f"{origin}: `checks_only` must be true or false, got {given['checks_only']!r}.")
+        for name in ("checks_only", "log_findings"):
+            if not isinstance(given.get(name, False), bool):
+                raise ValueError(f"{origin}: `{name}` must be true or false, got {given[name]!r}.")
         for name in ("per_path_ignores", "severity", "options", "thresholds"):
             if not isinstance(given.get(name, {}), Mapping):
                 raise ValueError(f"{origin}: `{name}` must be a table, got {given[name]!r}.")
@@ -132,7 +136,8 @@ class Settings:
         if "off" in base:
             raise ValueError(f"{ENVIRONMENT}={text}: 'off' stands alone.")
         others = [word for word in words if word.lower() not in base]
-        table = cls.from_table(dict(w.split("=", 1) for w in others if "=" in w), f"{ENVIRONMENT}={text}")
+        given = {key: _BOOLS.get(value, value) for key, _, value in (w.partition("=") for w in others if "=" in w)}
+        table = cls.from_table(given, f"{ENVIRONMENT}={text}")
         others = [word for word in others if "=" not in word]
         ignore = tuple(word[1:] for word in others if word.startswith("-"))
         select = tuple(word for word in others if not word.startswith("-"))
@@ -140,8 +145,8 @@ class Settings:
             is_word = word.replace("-", "").isalpha()  # a glob on names is none
             if is_word and (near := difflib.get_close_matches(word.lower(), _WORDS, n=1)):
                 raise ValueError(f"{ENVIRONMENT}={text}: {word!r} is no setting. Did you mean {near[0]!r}?")
-        given = cls(select=select or None, ignore=ignore or None, checks_only=("check-only" in base) or None)
-        return given.over(table)
+        of_words = cls(select=select or None, ignore=ignore or None, checks_only=("check-only" in base) or None)
+        return of_words.over(table)
 
 
 def settings_here() -> Settings:
