@@ -14,10 +14,10 @@ from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from lightning_tuning.findings import Finding
+from lightning_tuning.findings.whole_file import write_whole
 from lightning_tuning.reporters.markdown import finding_markdown
 from lightning_tuning.reporters.rows import COLUMNS, csv_text, row
 from lightning_tuning.reporters.words import counts
-from lightning_tuning.runtime.whole_file import write_whole
 
 __all__ = ["Page", "tell"]
 
