@@ -198,7 +198,7 @@ def _settled(given: Settings) -> tuple[dict[str, Any], list[TuningCallback]]:
     """What the journal is to take, and the members."""
     try:
         settings = given.over(settings_here())
-        for_journal = {
+        for_journal: dict[str, Any] = {
             "select": settings.select,
             "ignore": settings.ignore or (),
             "on_finding": settings.on_finding or "warn",
@@ -206,7 +206,7 @@ def _settled(given: Settings) -> tuple[dict[str, Any], list[TuningCallback]]:
             "severity": settings.severity or {},
             "log_findings": True if settings.log_findings is None else settings.log_findings,
         }
-        configure(Journal(), **for_journal)  # type: ignore[arg-type]  # the one place that knows what is allowed
+        configure(Journal(), **for_journal)  # the one place that knows what is allowed
         return for_journal, members_of(settings)
     except ValueError as error:
         order = RunOrder.here()

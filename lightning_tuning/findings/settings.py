@@ -26,6 +26,7 @@ TABLE = "lightning-tuning"
 """Under ``[tool]`` in ``pyproject.toml``."""
 
 _WORDS = ("recommended", "check-only", "off")
+_BOOLS = {"true": True, "false": False}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +136,8 @@ class Settings:
         if "off" in base:
             raise ValueError(f"{ENVIRONMENT}={text}: 'off' stands alone.")
         others = [word for word in words if word.lower() not in base]
-        table = cls.from_table(dict(w.split("=", 1) for w in others if "=" in w), f"{ENVIRONMENT}={text}")
+        given = {key: _BOOLS.get(value, value) for key, _, value in (w.partition("=") for w in others if "=" in w)}
+        table = cls.from_table(given, f"{ENVIRONMENT}={text}")
         others = [word for word in others if "=" not in word]
         ignore = tuple(word[1:] for word in others if word.startswith("-"))
         select = tuple(word for word in others if not word.startswith("-"))
@@ -143,8 +145,8 @@ class Settings:
             is_word = word.replace("-", "").isalpha()  # a glob on names is none
             if is_word and (near := difflib.get_close_matches(word.lower(), _WORDS, n=1)):
                 raise ValueError(f"{ENVIRONMENT}={text}: {word!r} is no setting. Did you mean {near[0]!r}?")
-        given = cls(select=select or None, ignore=ignore or None, checks_only=("check-only" in base) or None)
-        return given.over(table)
+        of_words = cls(select=select or None, ignore=ignore or None, checks_only=("check-only" in base) or None)
+        return of_words.over(table)
 
 
 def settings_here() -> Settings:

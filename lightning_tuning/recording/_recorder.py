@@ -185,10 +185,12 @@ class Recorder:
                 self._take_rates()
             self._blocks.close()
             report = self.record.finish(self._error)
-            if report is not None:
-                self._desk.journal.note(f"the report of this run: {report}")
-            elif (files := self.record.files) is not None:
-                self._desk.journal.note(f"the record of this run: {files.folder}")
+            if (files := self.record.files) is not None:
+                where = (
+                    f"the record of this run: {files.folder}" if report is None else f"the report of this run: {report}"
+                )
+                if where not in self._desk.journal.notes:  # a checkpoint of a run that was over has it too
+                    self._desk.journal.note(where)
 
 
 def _nothing(*_: Any) -> None:

@@ -38,6 +38,7 @@ def _no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
         ("0", None),
         ("", None),
         ("recommended,report=a/b.html", Settings(report="a/b.html")),
+        ("report=a.html,log-findings=false", Settings(report="a.html", log_findings=False)),
         ("check-only,on-finding=raise,-LT3", Settings(checks_only=True, on_finding="raise", ignore=("LT3",))),
     ],
 )
