@@ -74,14 +74,16 @@ def clipping_plot(run: Run, steps: tuple[int, int]) -> Plot:
     measured = [block for block in run.blocks if finite(block.clipped)]
     if not measured:
         return no_plot("clipping", "Clipped steps", "Nobody clips gradients in this run.")
+    total = sum(block.count for block in measured)
+    clipped = sum((block.clipped or 0.0) * block.count for block in measured)
+    if not clipped:
+        return no_plot("clipping", "Clipped steps", f"None of {plural(total, 'step')} was clipped.")
     rows = []
     for chunk in chunks(measured, 60):
         count = sum(block.count for block in chunk)
         share = sum((block.clipped or 0.0) * block.count for block in chunk) / max(1, count)
         at = span(chunk[0].step, chunk[-1].last_step)
         rows.append({"x": chunk[0].step, "x2": chunk[-1].last_step + 1, "y": share, "tip": f"{share:.0%}, {at}"})
-    total = sum(block.count for block in measured)
-    clipped = sum((block.clipped or 0.0) * block.count for block in measured)
     bars = (
         alt.Chart(alt.NamedData("clipped"))
         .mark_rect(color="css(--series-1)", opacity=0.6, clip=True)

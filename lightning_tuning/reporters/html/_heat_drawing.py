@@ -19,7 +19,7 @@ TALLEST = 620
 ROW = 18
 LINE = 13
 """Pixels from one name of a layer to the next that can be read."""
-LABEL = 160
+LABEL = 170
 """Pixels for the names of layers, at most; a telephone has some 400 in all."""
 LETTER = 6.6
 DEEPEST = 1e6
@@ -95,7 +95,7 @@ def dots(kind: Kind, grid: Grid, domain: Sequence[float], *, log: bool) -> dict[
     axis = alt.Axis(title=None, orient="bottom", labelOverlap=True, format=".4~g", tickCount=6)
     if log:
         axis.values = ticks(low, high)
-    scale = alt.Scale(type="log" if log else "linear", domain=[low, high], nice=False, clamp=True)
+    scale = alt.Scale(type="log" if log else "linear", domain=[low, high], nice=False, clamp=True, padding=8)
     looks = [column[0] for column in grid.columns]
     marks = (
         _cells(domain, log=log)

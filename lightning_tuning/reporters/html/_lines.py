@@ -47,9 +47,9 @@ def training_lines(blocks: Sequence[Block], field: str, word: str) -> list[Line]
 def validation_lines(run: Run) -> list[Line]:
     """The first metrics of validation that are called a loss."""
     samples = run.samples.get("validation", ())
-    names = [
-        name for name in dict.fromkeys(name for sample in samples for name in sample.values) if "loss" in name.lower()
-    ]
+    metrics = dict.fromkeys(name for sample in samples for name in sample.values)
+    # What training logged is among them too; of that there is a line already, with every step in it.
+    names = [name for name in metrics if "loss" in name.lower() and not name.lower().startswith("train")]
     lines = []
     for name in names[:VALIDATION]:
         blocks = [Block(one.step, one.step, 0, loss=one.values[name]) for one in samples if name in one.values]
