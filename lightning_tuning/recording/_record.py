@@ -82,9 +82,9 @@ class Record:
     def flush(self) -> None:
         """Hand all lines to the operating system."""
         self._written = self.seconds
+        lines, self._lines = self._lines, []  # on a full disk they are lost, and not kept for ever
         if self.files is not None:
-            self.files.readings.add(*self._lines)
-        self._lines.clear()
+            self.files.readings.add(*lines)
 
     def write_run(self) -> None:
         """``run.json`` as things stand."""

@@ -48,9 +48,9 @@ class Recorder:
     def __init__(self, trainer: Trainer, *, every_n_steps: int, folder: Path, report: Path | None, run: str) -> None:
         self._trainer: Trainer = weakref.proxy(trainer)
         self._desk, self._every = Desk.of(trainer), every_n_steps
-        self._findings = FindingsLines(self._finish)
-        self.record = Record(self._trainer, self._desk, self._findings, folder=folder, report=report, run=run)
         self._sparing = Sparing(self._desk.journal, "TuningReport")
+        self._findings = FindingsLines(self._finish, self._sparing)
+        self.record = Record(self._trainer, self._desk, self._findings, folder=folder, report=report, run=run)
         self._blocks = StepBlocks(self.record.put)
         self._samples = Samples(self.record.put, every_n_steps)
         self._cost = CostLooks(self._trainer)

@@ -416,6 +416,20 @@ def test_a_failure_of_its_own_is_told_and_ends_no_run(where: str, monkeypatch: p
     assert any("TuningReport failed (OSError: no space left)" in note for note in Journal.of(trainer).notes)
 
 
+def test_a_disk_that_is_full_in_mid_run_ends_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(RAISE)
+
+    def fill() -> None:
+        monkeypatch.setattr(_folder.JsonLines, "add", lambda *_: raises(OSError("no space left"))())
+
+    trainer = fit(Mlp(), TuningSuite(), Says(), TuningReport(None), At(2, fill), max_epochs=3)
+    assert trainer.global_step == 24
+    assert [f.code for f in Journal.of(trainer).findings] == ["LT997"]
+    told = [note for note in Journal.of(trainer).notes if "TuningReport failed (OSError: no space left)" in note]
+    assert told
+    assert recorded().info["status"] == "finished"
+
+
 KILLED = """
 import os, signal
 from lightning_tuning import TuningReport, TuningSuite
