@@ -20,9 +20,11 @@ import functools
 import itertools
 import logging
 import statistics
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -35,6 +37,8 @@ from turns import Clock, one_round
 import lightning_tuning as lt
 from lightning_tuning import monitors
 
+FOLDER = tempfile.TemporaryDirectory()
+"""For runs that are kept: each takes a folder of its own in it."""
 STEPS = {"mlp": 11, "cnn": 4, "transformer": 4}
 """Of a turn, the first of them not counted: some tens of milliseconds, for which a machine keeps its speed."""
 
@@ -70,6 +74,7 @@ ATTACHED: dict[str, Callable[[], list[pl.Callback]]] = {
     "PlateauLR": lambda: [lt.PlateauLR(monitor="train_loss")],
     "every check": lambda: [member for member in lt.TuningSuite().members if ".checks." in type(member).__module__],
     "TuningSuite": lambda: [lt.TuningSuite()],
+    "TuningSuite, TuningReport(None)": lambda: [lt.TuningSuite(), lt.TuningReport(None, Path(FOLDER.name, "run"))],
 }
 
 

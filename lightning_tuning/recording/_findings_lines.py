@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from lightning_tuning.findings import Diagnosis, Finding, Verdict
@@ -18,10 +19,11 @@ class FindingsLines:
 
     Args:
         over: is called when the summary is written: the run is over.
+        sparing: for what goes wrong in writing; whoever tells a finding has nothing to do with it.
     """
 
-    def __init__(self, over: Callable[[], None]) -> None:
-        self._over = over
+    def __init__(self, over: Callable[[], None], sparing: AbstractContextManager[Any]) -> None:
+        self._over, self._sparing = over, sparing
         self._file: JsonLines | None = None
         self._waiting: list[dict[str, Any]] = []
         self._diagnosis: Diagnosis | None = None
@@ -70,4 +72,5 @@ class FindingsLines:
         if self._file is None:
             self._waiting.append(line)
         else:
-            self._file.add(line)
+            with self._sparing:
+                self._file.add(line)

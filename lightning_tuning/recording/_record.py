@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 
 from lightning_tuning.recording._facts import model_facts, trainer_facts, versions
 from lightning_tuning.recording._findings_lines import FindingsLines
@@ -48,15 +48,15 @@ class Record:
         self.files: RunFiles | None = None
         self.info: dict[str, Any] = {"status": "running"}
         self.is_over = False
-        self._lines: list[dict[str, Any]] = []
-        self._began = self._written = time.monotonic()
+        self._lines: list[dict[str, Any] | str] = []
+        self._began, self._written = time.monotonic(), 0.0
 
     @property
     def seconds(self) -> float:
         """Since the beginning of the run, with its earlier parts."""
         return time.monotonic() - self._began
 
-    def open(self, pl_module: LightningModule | None) -> None:
+    def open(self) -> None:
         """Claim the folder, if that was not done yet, and write down which run this is."""
         if self.files is not None or not self._trainer.is_global_zero:
             return
@@ -66,23 +66,25 @@ class Record:
         self.info |= {"id": self.run, "started": files.began.get("started", _now()), "versions": versions()}
         if files.goes_on:
             files.readings.add({"kind": "resumed", "step": self._trainer.global_step})
-        if pl_module is not None:
+        if (pl_module := self._trainer.lightning_module) is not None:
             self.info["model"] = model_facts(pl_module)
         self.write_run()
 
-    def put(self, line: dict[str, Any]) -> None:
+    def put(self, line: dict[str, Any] | str) -> None:
         """A line of readings, to be written with others."""
         self._lines.append(line)
 
-    def flush(self, *, unless_fresh: bool = False) -> None:
-        """Hand all lines to the operating system; or only if they are many, or a second old."""
-        now = time.monotonic()
-        if unless_fresh and len(self._lines) < _TOGETHER and now - self._written < _WAIT:
-            return
-        self._written = now
+    def flush_if_due(self, seconds: float) -> None:
+        """Write the lines if they are many, or the last writing a second ago, at so many :attr:`seconds`."""
+        if len(self._lines) >= _TOGETHER or seconds - self._written >= _WAIT:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand all lines to the operating system."""
+        self._written = self.seconds
+        lines, self._lines = self._lines, []  # on a full disk they are lost, and not kept for ever
         if self.files is not None:
-            self.files.readings.add(*self._lines)
-        self._lines.clear()
+            self.files.readings.add(*lines)
 
     def write_run(self) -> None:
         """``run.json`` as things stand."""
@@ -105,7 +107,7 @@ class Record:
 
     def finish(self, error: BaseException | None) -> Path | None:
         """The run has ended, by ``error`` or by itself: write all that is left. Where the report lies."""
-        self.open(None)
+        self.open()
         self.info |= {"status": _status(error), "ended": _now()}
         if error is not None:
             self.info["error"] = f"{type(error).__name__}: {error}".strip().removesuffix(":")

@@ -48,9 +48,9 @@ class Recorder:
     def __init__(self, trainer: Trainer, *, every_n_steps: int, folder: Path, report: Path | None, run: str) -> None:
         self._trainer: Trainer = weakref.proxy(trainer)
         self._desk, self._every = Desk.of(trainer), every_n_steps
-        self._findings = FindingsLines(self._finish)
-        self.record = Record(self._trainer, self._desk, self._findings, folder=folder, report=report, run=run)
         self._sparing = Sparing(self._desk.journal, "TuningReport")
+        self._findings = FindingsLines(self._finish, self._sparing)
+        self.record = Record(self._trainer, self._desk, self._findings, folder=folder, report=report, run=run)
         self._blocks = StepBlocks(self.record.put)
         self._samples = Samples(self.record.put, every_n_steps)
         self._cost = CostLooks(self._trainer)
@@ -78,10 +78,10 @@ class Recorder:
         if self.record.files is not None:
             self.record.files.close()
 
-    def open(self, pl_module: LightningModule) -> None:
+    def open(self) -> None:
         """From here on the run leaves a record, however it ends."""
         with self._sparing:
-            self.record.open(pl_module)
+            self.record.open()
 
     def fail(self, error: BaseException) -> None:
         """``error`` has ended the run; the rest is written when the journal is closed, mostly after this."""
@@ -117,7 +117,7 @@ class Recorder:
         several, clip = len(trainer.optimizers) > 1, clip_bound(trainer, pl_module)[0]
         self._blocks = StepBlocks(self.record.put, several=several, clip=clip)
         if trainer.is_global_zero:
-            self.open(pl_module)
+            self.open()
             with self._sparing:
                 self.record.info["schedule"] = schedule_facts(trainer, pl_module)
                 self.record.write_run()
@@ -148,7 +148,7 @@ class Recorder:
                 self._take_rates()
             if cost := self._cost.take(step, seconds):
                 self._samples.take("cost", step, reading.epoch, seconds, cost, every=0)
-            self.record.flush(unless_fresh=True)
+            self.record.flush_if_due(seconds)
 
     def _take_detail(self, detail: Detail) -> None:
         with self._sparing:

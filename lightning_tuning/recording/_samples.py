@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lightning_tuning.recording._blocks import short
-
 __all__ = ["Samples"]
 
 _HUNDREDTH = 100
@@ -67,7 +65,7 @@ class Samples:
             return False
         if (wanted := self._every if every is None else every) > 0:
             self._due[key] = step + int(max(wanted, step / _HUNDREDTH) * max(1.0, len(values) / _NAMES))
-        numbers = {name: short(value) for name, value in values.items()}
+        numbers = {name: float(f"{value:.7g}") for name, value in values.items()}  # as many digits as float32 has
         at = {"step": step, "epoch": epoch} if epoch is not None else {"step": step}
         self._write({"kind": kind, **at, "seconds": round(seconds, 3), "values": numbers})
         return True

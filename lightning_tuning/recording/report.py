@@ -121,7 +121,7 @@ class TuningReport(TuningCallback):
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """All that is set up is set up: from here on the run leaves a record, however it ends."""
         if self._recorder is not None:
-            self._recorder.open(pl_module)
+            self._recorder.open()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The stop-watch rests."""

@@ -47,8 +47,12 @@ class JsonLines:
         elif not path.read_bytes().endswith(b"\n"):
             self._file.write(b"\n")  # behind half a line of a writer that was killed
 
-    def add(self, *lines: Mapping[str, Any]) -> None:
-        """Append ``lines`` in one write; numbers that JSON lacks become the texts ``"nan"``, ``"inf"``, ``"-inf"``."""
+    def add(self, *lines: Mapping[str, Any] | str) -> None:
+        """Append ``lines`` in one write; numbers that JSON lacks become the texts ``"nan"``, ``"inf"``, ``"-inf"``.
+
+        Args:
+            lines: objects, or texts that are JSON already, each without an end of line in it.
+        """
         if self._file is not None and lines:
             self._file.write("".join(map(_text, lines)).encode("utf-8", "backslashreplace"))
 
@@ -62,7 +66,9 @@ class JsonLines:
 _ENCODE = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
-def _text(line: Mapping[str, Any]) -> str:
+def _text(line: Mapping[str, Any] | str) -> str:
+    if isinstance(line, str):
+        return line + "\n"
     try:
         return _ENCODE(line) + "\n"
     except (TypeError, ValueError):  # most lines hold nothing that JSON lacks, and to look at each value costs as much

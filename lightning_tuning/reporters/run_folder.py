@@ -111,6 +111,8 @@ def _read_readings(folder: Path, problems: list[str]) -> tuple[list[Block], dict
                 samples = {name: [one for one in some if one.step < line["step"]] for name, some in samples.items()}
             elif kind == "steps":
                 fields = {field.name: as_number(line.get(field.name)) for field in dataclasses.fields(Block)}
+                for name in ("loss_min", "loss_max", "grad_norm_max"):
+                    fields[name] = as_number(line.get(name, line.get(name.rpartition("_")[0])))
                 whole = {name: int(line[name]) for name in _WHOLE}
                 index = None if line.get("optimizer") is None else int(line["optimizer"])
                 blocks.append(Block(**{**fields, **whole, "optimizer": index}))  # type: ignore[arg-type]

@@ -23,8 +23,8 @@ class Block:
         optimizer: its index; ``None`` where none was seen to step.
         count: how many steps.
         loss: mean training loss over those that are finite; NaN or infinite only where none is.
-        loss_min: least, of the finite ones likewise.
-        loss_max: greatest, of all: infinite, or NaN, if one was.
+        loss_min: least, of the finite ones likewise. A line may leave it out where it is the mean, as of a single step.
+        loss_max: greatest, of all: infinite, or NaN, if one was. Left out likewise.
         grad_norm: mean global L2 norm of the gradients before clipping; as ``loss``.
         grad_norm_max: greatest; as ``loss_max``.
         clip: the norm to which gradients are clipped, ``None`` where nobody does.

@@ -1,4 +1,4 @@
-"""In a long run the whole suite takes no more memory than in a short one."""
+"""In a long run the whole suite, and what records it, take no more memory than in a short one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from lightning_tuning import TuningSuite
+from lightning_tuning import TuningReport, TuningSuite
 from tests.helpers import Mlp, quiet_trainer
 
 EARLY, LATE = 600, 1600
@@ -40,21 +40,21 @@ class Hoarder(pl.Callback):
         self.kept.append(trainer.global_step / 7)
 
 
-def growth(callback: pl.Callback, files: str) -> int:
+def growth(files: str, *callbacks: pl.Callback) -> int:
     weigher = Weigher(files)
     tracemalloc.start()
     try:
         pl.seed_everything(0, verbose=False)
         model = Mlp(lr=0.01, batches=LATE + 1, batch_size=4)
-        quiet_trainer(callbacks=[callback, weigher], limit_val_batches=0).fit(model)
+        quiet_trainer(callbacks=[*callbacks, weigher], limit_val_batches=0).fit(model)
     finally:
         tracemalloc.stop()
     return weigher.bytes[LATE] - weigher.bytes[EARLY]
 
 
-def test_the_suite_does_not_grow() -> None:
-    assert growth(TuningSuite(), "*/lightning_tuning/*") < SPARE
+def test_the_suite_does_not_grow_nor_does_the_record_of_a_run() -> None:
+    assert growth("*/lightning_tuning/*", TuningSuite(), TuningReport(None)) < SPARE
 
 
 def test_growth_would_be_seen() -> None:
-    assert growth(Hoarder(), __file__) > SPARE
+    assert growth(__file__, Hoarder()) > SPARE
