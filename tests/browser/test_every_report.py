@@ -10,6 +10,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser
 
+from lightning_tuning.reporters.html._safe import shown
 from lightning_tuning.reporters.run_folder import read_run
 from lightning_tuning.reporters.run_record import Run
 from tests.browser.visit import HIGH, NARROW, Visit
@@ -107,16 +108,16 @@ def test_a_narrow_window_needs_no_scrolling_sideways(visit: Visit, kind: str) ->
 def test_without_javascript_the_findings_are_there(browser: Browser, visit: Visit, run: Run) -> None:
     with Visit(browser, visit.path, java_script_enabled=False) as bare:
         text = plain(bare.page.locator("main").text_content() or "")
-        shown = plain(bare.page.locator("main").inner_text())
+        visible = plain(bare.page.locator("main").inner_text())
         assert bare.complaints == []
     for found in run.findings:
         assert plain(found.message) in text
         assert plain(found.where) in text
     for found in run.findings[:1]:
-        assert plain(found.message) in shown
-        assert plain(found.remedy).replace("`", "") in shown
+        assert plain(found.message) in visible
+        assert plain(found.remedy).replace("`", "") in visible
     for note in run.notes[:20]:
-        assert plain(note) in shown
+        assert plain(note) in visible
 
 
 @pytest.mark.parametrize("kind", ["sick", "empty", "names"], indirect=True)
@@ -127,9 +128,8 @@ def test_axe_finds_nothing(visit: Visit) -> None:
 
 
 def plain(text: str) -> str:
-    """As it stands on a page: white space is one space, half a surrogate pair and NUL are what HTML makes of them."""
-    readable = text.encode("utf-8", "backslashreplace").decode()
-    return "".join(readable.split()).replace("`", "").replace("\x00", "\ufffd")
+    """As it stands on a page: without white space and backticks, and with signs written out that nobody could see."""
+    return "".join(str(shown(text)).split()).replace("`", "")
 
 
 def take(visit: Visit, name: str) -> None:

@@ -14,7 +14,7 @@ from lightning_tuning.reporters.html._blocks import overview
 from lightning_tuning.reporters.html._cards import anchors_of, cards
 from lightning_tuning.reporters.html._cost import cost_plots, cost_sentence, cost_table
 from lightning_tuning.reporters.html._curves import clipping_plot, gradient_plot, loss_plot, steps_of
-from lightning_tuning.reporters.html._facts import about, facts, metrics
+from lightning_tuning.reporters.html._facts import about, facts, metrics, trials
 from lightning_tuning.reporters.html._heat_maps import heat_maps
 from lightning_tuning.reporters.html._picture import HEIGHT, WIDTH, Picture, picture
 from lightning_tuning.reporters.html._pins import pin_rows, pins
@@ -66,6 +66,7 @@ def page(run: Run) -> str:
             costs=costs,
             cost_sentence=cost_sentence(run),
             metrics=metrics(run),
+            trials=trials(run),
             facts=facts(run),
             about=about(run),
             plots=_plots([*curves, *maps, *costs], pin_rows(pinned)),

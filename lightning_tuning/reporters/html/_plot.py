@@ -50,11 +50,13 @@ class Table:
         head: of the columns.
         rows: cells as text.
         note: what is not in it.
+        words: whether its cells are sentences, not numbers.
     """
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     note: str = ""
+    words: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -113,9 +113,7 @@ def _drawing(names: list[str], rows: list[dict[str, Any]], steps: tuple[int, int
     lone = len({row["x"] for row in rows}) < 3
     lines = (
         alt.Chart(alt.NamedData("rates"))
-        .mark_line(
-            strokeWidth=1.75, interpolate="step-after", clip=True, point=alt.OverlayMarkDef(size=40) if lone else False
-        )
+        .mark_line(strokeWidth=1.75, clip=True, point=alt.OverlayMarkDef(size=40) if lone else False)
         .encode(
             x=step_axis(steps),
             y=axis_of("y:Q", domain, log=log, format=".2~e"),

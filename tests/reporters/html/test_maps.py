@@ -61,8 +61,9 @@ def test_one_tiny_value_leaves_the_colours_to_the_others() -> None:
     ("names", "shown"),
     [
         (["net.0", "net.2"], ["net.0", "net.2"]),
-        (["a.b.c.d.e.0.out_proj", "a.b.c.d.e.1.out_proj.x"], ["…0.out_proj", "…1.out_proj.x"]),
-        (["the.only.one.of.them.is.long"], ["the.only.o…m.is.long"]),
+        (["a.b.c.d.e.f.g.0.out_proj", "a.b.c.d.e.f.g.1.out_proj.x"], ["…0.out_proj", "…1.out_proj.x"]),
+        (["the.only.one.of.them.is.long"], ["the.only.on…em.is.long"]),
+        (["emb.weight", "encoder.layers.7.self_attn.in_proj_weight"], ["emb.weight", "…7…in_proj_weight"]),
         ([], []),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from jsonschema import ValidationError
 
 import lightning_tuning.reporters.html._page as page_module
+from lightning_tuning.findings import Verdict
 from lightning_tuning.reporters.html import ReportExtraError, render_report
 from lightning_tuning.reporters.run_record import Run
 from tests.reporters.html.conftest import Page
@@ -168,6 +170,14 @@ def test_a_run_of_which_nothing_is_known(empty_run: Run) -> None:
         "No guard or treatment stepped in.",
     ):
         assert sentence in shown
+
+
+def test_trials_before_the_run_are_told(empty_run: Run) -> None:
+    failed = Verdict("overfit one batch", "failed", "loss 1.1 -> 0.759")
+    html = render_report(dataclasses.replace(empty_run, verdicts=[Verdict("loss scaling", "passed", "x1.00"), failed]))
+    shown = " ".join(" ".join(Parsed(html).text).split())
+    assert "overfit one batch failed loss 1.1 -> 0.759 loss scaling passed x1.00" in shown
+    assert "Preflight" not in render_report(empty_run)
 
 
 def test_every_finding_has_its_place(page: Page, run_of: Callable[[str], Run]) -> None:

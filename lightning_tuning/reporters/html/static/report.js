@@ -66,8 +66,10 @@
         views.get(name)?.finalize();
         views.set(name, result);
         place.style.minHeight = "";
+        // The place has a name and a description for readers; what is drawn in it says less than those.
+        for (const drawing of all("svg, canvas", place)) drawing.setAttribute("aria-hidden", "true");
       } catch (error) {
-        place.textContent = `This plot could not be drawn (${error.message}); its numbers are in the table.`;
+        place.textContent = `This plot could not be drawn: ${error.message}`;
       }
       if (round !== drawn) return;
     }
