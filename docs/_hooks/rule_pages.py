@@ -38,8 +38,9 @@ SHORT = {"LT3": "Structure", "LT4": "Optimizer", "LT5": "Learning rate", "LT6": 
 TITLE = "---\nhide: [toc]\n---\n\n# Rules\n"
 
 INTRODUCTION = """\
-Codes are stable: never reused, never renumbered. Each page shows a run that gives the finding and its cured twin, both
-from the tests. The search field finds a rule by its code, its name, or words of what went wrong; on the command line
+Codes are stable, never reused, never renumbered, and so are the addresses of their pages: `rules/LT601/`, the code in
+capitals. Each shows a run that gives the finding and its cured twin, both from the tests; its figures are those of one
+machine, and another rounds in its own way. The search field finds a rule by its code, its name, or words of what went wrong; on the command line
 `lightning-tuning rules` lists them, and `lightning-tuning explain LT601` tells of one.
 """
 
