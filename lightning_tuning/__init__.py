@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         VarianceShiftMonitor,
     )
     from lightning_tuning.reporters import TerminalReporter
+    from lightning_tuning.runtime import LoggerReporter
     from lightning_tuning.suite import TuningSuite
     from lightning_tuning.treatments import (
         ApplyDropout,
@@ -86,6 +87,7 @@ _HOME = {
     "L1Penalty": "treatments",
     "LRRangeTest": "treatments",
     "LearningCurveMonitor": "monitors",
+    "LoggerReporter": "runtime",
     "LossHeadCheck": "checks",
     "LossSpikeGuard": "guards",
     "MaxNormConstraint": "treatments",
@@ -147,6 +149,7 @@ __all__ = [
     "L1Penalty",
     "LRRangeTest",
     "LearningCurveMonitor",
+    "LoggerReporter",
     "LossHeadCheck",
     "LossSpikeGuard",
     "MaxNormConstraint",

@@ -27,6 +27,7 @@ BELOW = {  # room: the rooms it may import from, besides itself
     "guards": KNOWN,
     "treatments": KNOWN,
     "mixins": KNOWN,
+    "recording": KNOWN | {"reporters"},
 }
 EVERYTHING = {*BELOW, "suite", "cli", "plugin"}
 BELOW |= {

@@ -16,6 +16,7 @@ from lightning_tuning.measure._measured import Measured, is_finite
 from lightning_tuning.measure._position import Position
 from lightning_tuning.measure.gradients import GradientNorms, GradientReader
 from lightning_tuning.measure.landing import Landing
+from lightning_tuning.measure.outlet import Outlet
 from lightning_tuning.measure.reading import Reading
 
 __all__ = ["Meter"]
@@ -33,6 +34,7 @@ class Meter:
     have landed, some steps later; the last ones at the end of fit. Nothing here makes the host wait for the device.
 
     Attributes:
+        outlet: the way to the trainer's loggers.
         claimed: numbers that one callback logs, so that others do not; entered in ``setup``.
         at_once: hand every reading on at the end of its own batch if it has landed by then; by default up to ten
             together, unless one is to be logged or is not finite.
@@ -42,6 +44,7 @@ class Meter:
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer: Trainer = weakref.proxy(trainer)
+        self.outlet = Outlet(self._trainer)
         self._landing = Landing()
         self._subscribers: list[Callable[[Reading], None]] = []
         self._reader: GradientReader | None = None
@@ -138,11 +141,7 @@ class Meter:
     @property
     def log_step(self) -> int | None:
         """The loggers' step if this step is one to log, as Lightning counts them; ``None`` if it is not."""
-        if not self._trainer.loggers:
-            return None
-        step: int = self._trainer.fit_loop.epoch_loop._batches_that_stepped
-        every: int = self._trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector of Lightning's
-        return step if every and (step + 1) % every == 0 else None
+        return self.outlet.log_step
 
     def log(self, numbers: Mapping[str, float], step: int | None = None) -> None:
         """Give numbers that have landed to the trainer's loggers, if it has any.
@@ -151,9 +150,7 @@ class Meter:
             numbers: by name, ``"tuning/grad_norm"``.
             step: the loggers' step at which they were measured, see :attr:`log_step`; default: the present one.
         """
-        for logger in self._trainer.loggers:
-            now = self._trainer.fit_loop.epoch_loop._batches_that_stepped
-            logger.log_metrics(dict(numbers), step=now if step is None else step)
+        self.outlet.log(numbers, step)
 
     def flush(self) -> None:
         """Land everything now. A device sync: for checkpoints and the end of the run."""

@@ -1,0 +1,1 @@
+"""What a run leaves behind: the callback that keeps it in a folder and makes the report. Observers."""
