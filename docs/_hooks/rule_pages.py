@@ -15,7 +15,8 @@ from rule_source import source_of
 from texts import as_markdown, fenced, indented, sentence
 
 from lightning_tuning import CATALOGUE, Finding, Rule
-from lightning_tuning.cli import KINDS
+from lightning_tuning.cli import KINDS, WITH_CAUSE
+from lightning_tuning.findings.causes import CAUSES
 from lightning_tuning.reporters.layout import announcement
 from lightning_tuning.rules._suspects import SUSPECTS, WHY
 from tests.cases.recorded import recorded
@@ -38,9 +39,10 @@ SHORT = {"LT3": "Structure", "LT4": "Optimizer", "LT5": "Learning rate", "LT6": 
 TITLE = "---\nhide: [toc]\n---\n\n# Rules\n"
 
 INTRODUCTION = """\
-Codes are stable: never reused, never renumbered. Each page shows a run that gives the finding and its cured twin, both
-from the tests. The search field finds a rule by its code, its name, or words of what went wrong; on the command line
-`lightning-tuning rules` lists them, and `lightning-tuning explain LT601` tells of one.
+Codes are stable, never reused, never renumbered, and so are the addresses of their pages: `rules/LT601/`, the code in
+capitals. Each shows a run that gives the finding and its cured twin, both from the tests; its figures are those of one
+machine, and another rounds in its own way. The search field finds a rule by its code, its name, or words of what went
+wrong; on the command line `lightning-tuning rules` lists them, and `lightning-tuning explain LT601` tells of one.
 """
 
 OF_HELPERS = """\
@@ -95,6 +97,7 @@ def rule_page(rule: Rule) -> str:
         "## How it is judged\n",
         f"{sentence(KINDS[rule.kind])}.\n",
         *source.verdicts(rule),
+        *_causes(rule),
         "## Options\n",
         *_options(rule, voices),
         "## How to silence it\n",
@@ -163,6 +166,13 @@ def shown(finding: Finding) -> str:
     console = Console(file=lines, width=WIDTH, color_system=None, highlight=False)
     console.print(*announcement(finding, console, explain=False), sep="\n")
     return "\n".join(line.rstrip() for line in lines.getvalue().splitlines()).strip()
+
+
+def _causes(rule: Rule) -> Iterator[str]:
+    if rule.code in WITH_CAUSE:
+        rows = [f"| `{name}` | {as_markdown(c.meaning)} | {as_markdown(c.remedy)} |" for name, c in CAUSES.items()]
+        yield '## What `evidence["cause"]` may be\n'
+        yield "\n".join(["| cause | what happened | what to change |", "| --- | --- | --- |", *rows]) + "\n"
 
 
 def _options(rule: Rule, voices: Sequence[Public]) -> Iterator[str]:

@@ -18,6 +18,8 @@ from lightning_tuning import Rule
 
 __all__ = ["RuleSource", "source_of"]
 
+_VERDICT = re.compile(r"^(\w+(Judge|Updates|Order) |\w+ (One|A|At most one) (finding|error)\b)")
+
 
 class RuleSource:
     """The file that declares a rule."""
@@ -34,12 +36,15 @@ class RuleSource:
 
     def verdicts(self, rule: Rule) -> Iterator[str]:
         """What its verdicts say of themselves, before the details of their arguments."""
-        for name in self.module.__all__:
-            value = getattr(self.module, name)
-            doc = inspect.getdoc(value) or ""
-            is_own = callable(value) and getattr(value, "__module__", "") == self.module.__name__
-            if is_own and (rule.code in doc or name.endswith("Judge") or re.match(r"(One|A|At most one) finding", doc)):
-                yield "\n\n".join(_prose(doc)) + "\n"
+        names = [name for name in self.module.__all__ if _home(getattr(self.module, name)) == self.module.__name__]
+        docs = {name: inspect.getdoc(getattr(self.module, name)) or "" for name in names}
+        telling = [doc for name, doc in docs.items() if rule.code in doc or _VERDICT.search(f"{name} {doc}")]
+        for doc in telling or docs.values():
+            yield "\n\n".join(_prose(doc)) + "\n"
+
+
+def _home(value: object) -> str:
+    return str(getattr(value, "__module__", "")) if callable(value) else ""
 
 
 def _prose(doc: str) -> Iterator[str]:
@@ -47,11 +52,8 @@ def _prose(doc: str) -> Iterator[str]:
     for paragraph in doc.split("\n\n"):
         if re.match(r"(Args|Returns|Yields|Raises|Attributes|Example|Source):", paragraph):
             return
-        yield (
-            as_markdown(" ".join(paragraph.split()))
-            if not paragraph.startswith(("- ", "  "))
-            else without_sphinx(paragraph)
-        )
+        is_list = paragraph.startswith(("- ", "  "))
+        yield without_sphinx(paragraph) if is_list else as_markdown(" ".join(paragraph.split()))
 
 
 @functools.cache

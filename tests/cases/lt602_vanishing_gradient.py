@@ -15,7 +15,7 @@ def run(lr: float) -> Run:
 CASES = [
     Case(
         code="LT602",
-        sick=run(10.0),
+        sick=run(3.0),
         healthy=run(0.02),
         where="net.0.weight",
         severity="warning",
@@ -24,7 +24,8 @@ CASES = [
             "LT413": "nor does it warm up",
             "LT609": "what the rate does to the tanh units, and why no gradient passes",
             "LT801": "so nothing is learned",
-            "LT803": "or the loss swings, by how the processor rounds",
+            "LT802": "or the loss leaves its minimum, by how the processor rounds",
+            "LT803": "or it swings, likewise",
             "LT601": "on the way there the gradients leap",
         },
     ),

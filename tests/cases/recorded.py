@@ -19,6 +19,7 @@ FILE = Path(__file__).parent / "recorded.json"
 ROOT = Path(__file__).parents[2]
 
 CHAOTIC = {
+    "LT602": "the step at which tanh units are saturated for good, and the gradient behind them",
     "LT509": "the loss after the net was destroyed: 4.9, 2e+05 or 1e+06, by the vector instructions of the processor",
 }
 """Codes whose numbers are not compared, each with the reason."""
