@@ -102,8 +102,8 @@ class Recorder:
     def validated(self) -> None:
         """A validation has ended: have its numbers land with those of the next batch."""
         step, epoch = self._trainer.global_step, self._trainer.current_epoch
-        metrics = dict(self._trainer.callback_metrics)
-        if not metrics:
+        metrics = dict(self._trainer.callback_metrics)  # on every rank: some are put together from all of them
+        if not (metrics and self._trainer.is_global_zero):
             return
 
         def receive(numbers: list[list[float]]) -> None:
