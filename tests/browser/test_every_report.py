@@ -134,6 +134,7 @@ def plain(text: str) -> str:
 
 def take(visit: Visit, name: str) -> None:
     """Keep a picture of the page for people."""
+    visit.unfold(is_open=False)
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     width, height = visit.page.evaluate("[innerWidth, document.documentElement.scrollHeight]")
     visit.page.set_viewport_size({"width": width, "height": min(height, LONGEST)})

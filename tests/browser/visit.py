@@ -110,9 +110,11 @@ class Visit(contextlib.AbstractContextManager["Visit"]):
             ".every(plot => plot.getBoundingClientRect().width <= plot.parentElement.getBoundingClientRect().width + 1)"
         )
 
-    def unfold(self) -> None:
-        """Open everything that is folded."""
-        self.page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
+    def unfold(self, *, is_open: bool = True) -> None:
+        """Open everything that is folded, or close it."""
+        self.page.evaluate(
+            "open => document.querySelectorAll('details').forEach(fold => { fold.open = open })", is_open
+        )
 
     def run(self, script: str, argument: Any = None) -> Any:
         """What the function in ``script`` says in the page; ``.js``: a file beside this one."""

@@ -445,7 +445,7 @@ def test_killed_half_way(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, "-c", KILLED]
     killed = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     for name in ("readings.jsonl", "findings.jsonl"):

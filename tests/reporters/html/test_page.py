@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from jsonschema import ValidationError
 import lightning_tuning.reporters.html._page as page_module
 from lightning_tuning.findings import Verdict
 from lightning_tuning.reporters.html import ReportExtraError, render_report
-from lightning_tuning.reporters.run_record import Run
+from lightning_tuning.reporters.run_record import ModelMap, Node, Run
 from tests.reporters.html.conftest import Page
 from tests.run_folders import INJECTIONS, MAKERS, NAMES
 
@@ -144,6 +145,19 @@ def test_what_is_drawn_is_valid(plots: Callable[[str], dict[str, Any]], name: st
 @pytest.mark.parametrize("name", ["long", "many_findings", "deep"])
 def test_a_large_run_makes_a_small_page(page: Page, name: str) -> None:
     assert len(page(name).encode()) < 3_000_000
+
+
+def test_all_of_it_at_once_is_still_small(run_of: Callable[[str], Run]) -> None:
+    parts = [f"encoder.layers.{layer}.{part}" for layer in range(200) for part in ("norm", "q", "k", "v", "ff")]
+    nodes = tuple(
+        Node(part, f"Linear{place % 7}", ("linear",), (32, 128, 512), 1_000) for place, part in enumerate(parts)
+    )
+    model = ModelMap(nodes, tuple(itertools.pairwise(range(len(nodes)))))
+    found = run_of("many_findings").findings
+    findings = [dataclasses.replace(one, where=parts[place % len(parts)]) for place, one in enumerate(found)]
+    html = render_report(dataclasses.replace(run_of("long"), findings=findings, model=model))
+    assert len(html.encode()) < 3_000_000
+    assert "All 1,000 blocks, in 200 boxes" in html
 
 
 def test_a_page_allows_its_own_scripts_alone(page: Page) -> None:
