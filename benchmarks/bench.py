@@ -43,6 +43,19 @@ STEPS = {"mlp": 11, "cnn": 4, "transformer": 4}
 """Of a turn, the first of them not counted: some tens of milliseconds, for which a machine keeps its speed."""
 
 
+class ByHand(pl.Callback):
+    """The least that whoever decides before an update must do: read the loss, and one norm over all gradients."""
+
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: torch.Tensor) -> None:  # noqa: D102
+        self.loss = loss.item()
+
+    def on_before_optimizer_step(  # noqa: D102
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
+        self.norm = torch.nn.utils.get_total_norm(gradients).item()
+
+
 def alone(kind: Callable[[], pl.Callback]) -> list[pl.Callback]:
     """One callback with its defaults."""
     return [kind()]
@@ -54,6 +67,7 @@ ATTACHED: dict[str, Callable[[], list[pl.Callback]]] = {
     "NanLossGuard": lambda: [lt.NanLossGuard()],
     'NanLossGuard(action="skip")': lambda: [lt.NanLossGuard(action="skip")],
     'NanLossGuard(action="rollback")': lambda: [lt.NanLossGuard(action="rollback")],
+    "loss and norm by hand": lambda: [ByHand()],
     "detect_anomaly=True, no callback": list,
     "DropoutBNConflictWarning": lambda: [lt.DropoutBNConflictWarning()],
     'WeightInitCallback("he")': lambda: [lt.WeightInitCallback("he")],

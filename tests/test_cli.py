@@ -147,15 +147,24 @@ def test_table_of_the_readme_is_the_catalogue() -> None:
     )
 
 
-def test_rules_can_be_listed_without_torch_or_lightning() -> None:
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["rules"], "LT601"),
+        (["explain", "LT601"], "exploding-gradient"),
+        (["new-rule", "LT699", "too-loud", "--dry-run"], "rules/too_loud.py"),
+    ],
+    ids=lambda value: value[0],
+)
+def test_what_needs_no_torch_does_not_wait_for_it(arguments: list[str], said: str) -> None:
     script = (
-        "import sys; from lightning_tuning.cli import main; main(['rules']); "
+        f"import sys; from lightning_tuning.cli import main; main({arguments}); "
         "print('loaded:', {'torch', 'lightning', 'lightning_fabric'} & set(sys.modules))"
     )
     printed = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
-    assert "LT601" in printed
+    assert said in printed
     assert printed.endswith("loaded: set()\n")
 
 

@@ -103,6 +103,30 @@ def test_a_sick_one_exits_1_and_tells_it_as_json(capsys: pytest.CaptureFixture[s
     assert "a print of the user's" in captured.err
 
 
+def test_findings_as_sarif_at_their_source_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["their_script:Sick", "--accelerator", "cpu", "--batches", "1", "--format", "sarif"]
+    assert main(["check", *arguments]) == 1
+    (run,) = json.loads(capsys.readouterr().out)["runs"]
+    (result,) = (result for result in run["results"] if result["ruleId"] == "LT410")
+    place = result["locations"][0]["physicalLocation"]
+    line = SCRIPT.splitlines()[place["region"]["startLine"] - 1]
+    assert place["artifactLocation"] == {"uri": "their_script.py", "uriBaseId": "SRCROOT"}
+    assert 'reduction="sum"' in line
+    assert run["originalUriBaseIds"]["SRCROOT"]["uri"] == f"{Path.cwd().as_uri()}/"
+
+
+def test_findings_without_a_line_are_shown_at_the_class_in_sarif(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["their_script:Bare", "--data", "their_script:Data", "--arg", "hidden=8", "--arg", "lr=30"]
+    assert main(["check", *arguments, "--accelerator", "cpu", "--batches", "1", "--format", "sarif"]) in (0, 1)
+    (run,) = json.loads(capsys.readouterr().out)["runs"]
+    (result,) = (result for result in run["results"] if result["ruleId"] == "LT408")
+    (location,) = result["locations"]
+    assert location["logicalLocations"] == [{"fullyQualifiedName": "SGD group 0"}]
+    place = location["physicalLocation"]
+    assert place["artifactLocation"]["uri"] == "their_script.py"
+    assert SCRIPT.splitlines()[place["region"]["startLine"] - 1].startswith("class Bare")
+
+
 def test_data_and_arguments(capsys: pytest.CaptureFixture[str]) -> None:
     where = ["their_script:Bare", "--data", "their_script:Data", "--data-arg", "batch_size=32", "--accelerator", "cpu"]
     assert main(["check", *where, "--arg", "hidden=16", "--arg", "lr=5e-2", "--batches", "1"]) == 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,6 +16,9 @@ from rich.text import Text
 from lightning_tuning import __version__
 from lightning_tuning.cli._arguments import add_check_arguments, add_lr_arguments, add_replay_arguments
 from lightning_tuning.cli._optimizers import WORD, optimizer_comparison
+from lightning_tuning.cli.diff import add_diff_arguments, diff
+from lightning_tuning.cli.findings import add_findings_arguments, findings
+from lightning_tuning.cli.new_rule import add_new_rule_arguments, new_rule
 from lightning_tuning.findings import CATALOGUE, Rule, UnknownRuleError
 from lightning_tuning.findings.causes import CAUSES
 from lightning_tuning.findings.declarations import register_declared_rules
@@ -55,6 +57,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             status = _lr(arguments)
         elif arguments.command == "replay":
             status = _replay(arguments)
+        elif arguments.command == "new-rule":
+            status = new_rule(arguments)
+        elif arguments.command == "diff":
+            status = diff(arguments)
+        elif arguments.command == "findings":
+            status = findings(arguments)
         else:
             status = _rules(arguments.select, arguments.format)
         sys.stdout.flush()
@@ -96,6 +104,9 @@ def _parser() -> argparse.ArgumentParser:
     add_check_arguments(commands)
     add_lr_arguments(commands)
     add_replay_arguments(commands)
+    add_findings_arguments(commands)
+    add_diff_arguments(commands)
+    add_new_rule_arguments(commands)
     return parser
 
 
@@ -177,8 +188,7 @@ def _causes() -> Table:
 
 
 def _row(rule: Rule) -> tuple[str, str, str, str, str]:
-    sentence = re.split(r"(?<=[.!?])\s+(?=[A-Z])", rule.why.strip(), maxsplit=1)[0]
-    return rule.code, rule.name, str(rule.severity), rule.kind, " ".join(sentence.split())
+    return rule.code, rule.name, str(rule.severity), rule.kind, rule.gist
 
 
 def _say(*renderables: RenderableType) -> int:

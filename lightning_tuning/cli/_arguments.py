@@ -18,6 +18,7 @@ examples:
   lightning-tuning check train:LitNet --data train:Digits --arg lr=0.01
   lightning-tuning check train:LitNet --data train:Digits --arg hidden=[64,64]
   lightning-tuning check --config config.yaml --batches 50 --json
+  lightning-tuning check train:LitNet --data train:Digits --format sarif > out.sarif
 
 A config is one of LightningCLI. Of it are taken `model`, `data`, and of
 `trainer` what changes the numbers of a step; not `optimizer`, `lr_scheduler`,
@@ -87,7 +88,14 @@ def add_check_arguments(commands: Any) -> None:
     check.add_argument(
         "--ignore", nargs="+", default=[], metavar="CODE", help="codes, prefixes, names or globs to drop"
     )
-    check.add_argument("--json", action="store_true", help="print verdicts, findings and notes as JSON, nothing else")
+    check.add_argument(
+        "--format",
+        choices=("text", "json", "sarif"),
+        default="text",
+        help="json: verdicts, findings and notes; sarif: findings at their source lines, for editors and code review. "
+        "Nothing else is on stdout then (default: %(default)s)",
+    )
+    check.add_argument("--json", action="store_const", const="json", dest="format", help="--format json")
 
 
 def add_lr_arguments(commands: Any) -> None:

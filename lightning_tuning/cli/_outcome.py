@@ -16,15 +16,18 @@ __all__ = ["outcome_of"]
 T = TypeVar("T")
 
 
-def outcome_of(run: Callable[[argparse.Namespace], T], arguments: argparse.Namespace, *, undone: str) -> T | None:
+def outcome_of(
+    run: Callable[[argparse.Namespace], T], arguments: argparse.Namespace, *, undone: str, is_for_programs: bool
+) -> T | None:
     """What ``run(arguments)`` gives; ``None`` if it broke off, which is said on stderr: the exit status is 2 then.
 
     Args:
-        run: may raise anything, as the user's code in it may; its output goes to stderr if stdout is for JSON.
-        arguments: of the command line, with ``json``.
+        run: may raise anything, as the user's code in it may.
+        arguments: of the command line.
         undone: what has not been done then, ``"nothing was checked"``.
+        is_for_programs: stdout is for JSON; what ``run`` prints goes to stderr.
     """
-    with contextlib.redirect_stdout(sys.stderr) if arguments.json else contextlib.nullcontext():
+    with contextlib.redirect_stdout(sys.stderr) if is_for_programs else contextlib.nullcontext():
         try:
             return run(arguments)
         except UsageError as error:

@@ -47,7 +47,7 @@ class _Tested(Exception):  # noqa: N818  # no error: everything that was asked f
 
 def lr(arguments: argparse.Namespace) -> int:
     """Do what the command line asks, and return its exit status."""
-    result = outcome_of(_run, arguments, undone="nothing was tried")
+    result = outcome_of(_run, arguments, undone="nothing was tried", is_for_programs=arguments.json)
     if result is None:
         return 2
     if arguments.json:

@@ -57,6 +57,11 @@ class Rule:
         if self.kind not in get_args(Kind):
             raise ValueError(f"`kind` must be one of {get_args(Kind)}, got {self.kind!r}.")
 
+    @property
+    def gist(self) -> str:
+        """The first sentence of ``why``, in one line."""
+        return " ".join(re.split(r"(?<=[.!?])\s+(?=[A-Z])", self.why.strip(), maxsplit=1)[0].split())
+
     def finding(
         self,
         message: str,

@@ -90,7 +90,7 @@ class GradientReader:
         self._copies = _flat_copies(trainer)
         self._scaler: Any = getattr(trainer.precision_plugin, "scaler", None)
         self._is_sharded = self._copies is not None or (dist.is_available() and dist.is_initialized())
-        self._known: dict[int, tuple[list[Tensor], tuple[str, ...]]] = {}
+        self._known: dict[int, tuple[list[Tensor], tuple[str, ...], bool]] = {}
 
     def read(self, optimizer: Optimizer) -> GradientNorms:
         """The norms as they are now. Every rank must call it; nothing waits for the device."""
@@ -98,8 +98,11 @@ class GradientReader:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         known = self._known.get(id(optimizer))
         if known is None or len(known[0]) != len(parameters) or not all(map(operator.is_, known[0], parameters)):
-            known = self._known[id(optimizer)] = parameters, self._names_of(parameters)
+            is_near = self._scaler is None and not self._is_sharded and all(p.is_cpu for p in parameters)
+            known = self._known[id(optimizer)] = parameters, self._names_of(parameters), is_near
         names, gradients = known[1], [p.grad for p in parameters]
+        if known[2] and (landed := _at_once(gradients)) is not None:
+            return _on_host(names, landed)
         if self._copies is not None:  # which piece has no gradient differs between ranks, the vector's length must not
             gradients = [p.new_zeros(0) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
         present = [g for g in gradients if g is not None]
@@ -122,6 +125,18 @@ class GradientReader:
     def _names_of(self, parameters: list[Tensor]) -> tuple[str, ...]:
         name_of = {id(p): plain_name(n) for n, p in self._trainer.lightning_module.named_parameters()}
         return tuple(name_of.get(id(p), f"<unnamed {i}>") for i, p in enumerate(parameters))
+
+
+def _at_once(gradients: list[Tensor | None]) -> tuple[float, ...] | None:
+    """The norms as numbers, of gradients on the CPU; ``None`` where one is missing, sparse or in float64.
+
+    Nearly always there is none of these, and it takes as long to look for them as the norms of a small net.
+    """
+    try:
+        norms = torch._foreach_norm(gradients, 2, torch.float32)  # type: ignore[arg-type]  # a None is refused
+    except (TypeError, RuntimeError):
+        return None
+    return tuple([n.item() for n in norms])
 
 
 def _on_host(names: tuple[str, ...], norms: tuple[float, ...]) -> GradientNorms:

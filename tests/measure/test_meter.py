@@ -14,9 +14,10 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor
 from torch.amp import GradScaler
+from torch.optim import Optimizer
 
-from lightning_tuning.functional import separate_norms
 from lightning_tuning.measure import Meter, Reading
+from lightning_tuning.measure.gradients import GradientNorms, GradientReader
 from lightning_tuning.runtime import Desk, TuningCallback
 from tests.helpers import BNConvNet, ManualGAN, Mlp, quiet_trainer
 
@@ -54,12 +55,30 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of all measurements really made."""
     sizes: list[int] = []
 
-    def counting(tensors: list[Tensor]) -> list[Tensor]:
-        sizes.append(len(tensors))
-        return separate_norms(tensors)
+    read = GradientReader.read
 
-    monkeypatch.setattr("lightning_tuning.measure.gradients.separate_norms", counting)
+    def counting(self: GradientReader, optimizer: Optimizer) -> GradientNorms:
+        norms = read(self, optimizer)
+        sizes.append(len(norms.names))
+        return norms
+
+    monkeypatch.setattr(GradientReader, "read", counting)
     return sizes
+
+
+def test_what_the_short_way_cannot_take_goes_the_long_one() -> None:
+    net = torch.nn.Linear(2, 1).double()
+    net.weight.grad = torch.tensor([[3.0, 4.0]], dtype=torch.float64)
+    table = torch.nn.Embedding(5, 3, sparse=True)
+    table(torch.tensor([1, 1])).sum().backward()
+    plain = torch.nn.Linear(4, 1)
+    plain.weight.grad, plain.bias.grad = torch.full((1, 4), math.inf), torch.zeros(1)
+    for module, expected in ((net, [5.0]), (table, [math.sqrt(12)]), (plain, [math.inf, 0.0])):
+        trainer = quiet_trainer()
+        trainer.strategy._lightning_module = pl.LightningModule()
+        norms = GradientReader(trainer).read(torch.optim.SGD(module.parameters(), lr=0.1))
+        assert norms.landed == pytest.approx(expected)
+        assert len(norms.names) == len(expected)
 
 
 def test_three_callbacks_one_measurement_per_step(measured: list[int]) -> None:
