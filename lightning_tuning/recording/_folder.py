@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import weakref
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from lightning_tuning.findings.whole_file import lock, unlock, write_text_whole
 from lightning_tuning.reporters.json_lines import VERSION, JsonLines, plain, read_lines
@@ -54,10 +55,15 @@ class RunFiles:
             else:
                 _move_aside(folder, report)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.findings, self.readings = (JsonLines(self.folder / name, _SCHEMAS[name]) for name in (FINDINGS, READINGS))
-        mark = (self.folder / READINGS).open("rb")
-        lock(mark)
-        self._close = weakref.finalize(self, _close, self.findings, self.readings, mark)
+        with contextlib.ExitStack() as opened:
+            self.findings, self.readings = (
+                opened.enter_context(contextlib.closing(JsonLines(self.folder / name, schema)))
+                for name, schema in _SCHEMAS.items()
+            )
+            mark = opened.enter_context((self.folder / READINGS).open("rb"))
+            lock(mark)
+            opened.callback(unlock, mark)
+            self._close = weakref.finalize(self, opened.pop_all().close)
 
     @property
     def goes_on(self) -> bool:
@@ -75,14 +81,6 @@ class RunFiles:
     def close(self) -> None:
         """Let go of the files; what is added to them after this is dropped."""
         self._close()
-
-
-def _close(findings: JsonLines, readings: JsonLines, mark: IO[bytes]) -> None:
-    findings.close()
-    readings.close()
-    if not mark.closed:
-        unlock(mark)
-        mark.close()
 
 
 def _is_run(folder: Path) -> bool:

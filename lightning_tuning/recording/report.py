@@ -43,6 +43,11 @@ class TuningReport(TuningCallback):
     first of several processes writes. Changes nothing, never waits for the device in a step; a failure of its own is
     told in the summary and does not end the run.
 
+    Price: beside the suite 7 microseconds a step, 3 of them from step 1,000 on, measured by the CPU's clock with the
+    lines written to disk; the report takes a second or two at the end. By itself it has the gradient norms measured and
+    the first step traced, which the suite does anyway. What all callbacks of this library cost is in the record
+    (``"cost"``): their hooks are timed in ten steps of each 500, and in no other.
+
     Args:
         path: of the HTML file, which is replaced; it needs the extra ``report``. ``None``: keep the run, make no
             report.

@@ -41,11 +41,14 @@ class JsonLines:
 
     def __init__(self, path: Path, schema: str) -> None:
         self._file: IO[bytes] | None = path.open("ab", buffering=0)
-        size = self._file.tell()
-        if size == 0:
-            self.add({"schema": schema, "version": VERSION})
-        elif not path.read_bytes().endswith(b"\n"):
-            self._file.write(b"\n")  # behind half a line of a writer that was killed
+        try:
+            if self._file.tell() == 0:
+                self.add({"schema": schema, "version": VERSION})
+            elif not path.read_bytes().endswith(b"\n"):
+                self._file.write(b"\n")  # behind half a line of a writer that was killed
+        except BaseException:
+            self.close()
+            raise
 
     def add(self, *lines: Mapping[str, Any] | str) -> None:
         """Append ``lines`` in one write; numbers that JSON lacks become the texts ``"nan"``, ``"inf"``, ``"-inf"``.
