@@ -142,7 +142,9 @@ def test_off_leaves_the_record(ordered: Any, monkeypatch: pytest.MonkeyPatch, wo
     assert kinds(suite) == {"TuningReport"}
 
 
-def test_a_broken_variable_leaves_the_record_too(ordered: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_variable_leaves_the_record_too(
+    ordered: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     ordered()
     monkeypatch.setenv("LIGHTNING_TUNING", "recomended")
     with pytest.warns(RuntimeWarning, match="Did you mean 'recommended'"):
@@ -150,6 +152,7 @@ def test_a_broken_variable_leaves_the_record_too(ordered: Any, monkeypatch: pyte
     trainer.fit(Mlp())
     assert Path("runs/a/report.html").read_text(encoding="utf-8") == "the page of 8 steps"
     assert Journal.of(trainer).notes == [f"the report of this run: {Path('runs/a/report.html').absolute()}"]
+    assert "- the report of this run:" in capsys.readouterr().out
 
 
 def test_each_trainer_that_fits_has_a_folder_of_its_own(ordered: Any) -> None:

@@ -13,7 +13,8 @@ _RUN_EPILOG = """\
 The script is run by this Python as it is: with its own arguments, exit status,
 signals and processes. Every Trainer in it gets the suite, and keeps a folder of
 its own (tuning_run, tuning_run-2, ...) with what was found and measured, and a
-report. A suite that the script attaches itself is left as it is.
+report. A suite that the script attaches itself stays; what it leaves open is taken
+from here.
 
 Settings come first from here, then from LIGHTNING_TUNING, then from the table
 [tool.lightning-tuning] of pyproject.toml, key by key. One that is wrong is

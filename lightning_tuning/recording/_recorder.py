@@ -61,7 +61,7 @@ class Recorder:
     def attach(self) -> None:
         """Ask for everything that is to be kept; alike on every rank."""
         desk, keeps = self._desk, self._trainer.is_global_zero
-        desk.journal.reporters.insert(0, self._findings)  # before those who are told the notes, with one if this fails
+        desk.journal.reporters.append(self._findings)  # closed before those who tell of the notes, with one if it fails
         desk.watch_loss()
         desk.meter.subscribe(self._take if keeps else _nothing)
         desk.meter.details.subscribe(self._take_detail if keeps else _nothing)
