@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     )
     from lightning_tuning.recording import TuningReport
     from lightning_tuning.reporters import TerminalReporter
+    from lightning_tuning.runtime import LoggerReporter
     from lightning_tuning.suite import TuningSuite
     from lightning_tuning.treatments import (
         ApplyDropout,
@@ -87,6 +88,7 @@ _HOME = {
     "L1Penalty": "treatments",
     "LRRangeTest": "treatments",
     "LearningCurveMonitor": "monitors",
+    "LoggerReporter": "runtime",
     "LossHeadCheck": "checks",
     "LossSpikeGuard": "guards",
     "MaxNormConstraint": "treatments",
@@ -149,6 +151,7 @@ __all__ = [
     "L1Penalty",
     "LRRangeTest",
     "LearningCurveMonitor",
+    "LoggerReporter",
     "LossHeadCheck",
     "LossSpikeGuard",
     "MaxNormConstraint",

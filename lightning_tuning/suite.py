@@ -41,6 +41,7 @@ from lightning_tuning.monitors import (
 from lightning_tuning.runtime import Desk, TuningCallback
 from lightning_tuning.runtime.forwarding import FORWARDED, forward
 from lightning_tuning.runtime.options import make_with_options
+from lightning_tuning.runtime.reporting import configure
 from lightning_tuning.runtime.sparing import nothing_more_raised
 
 __all__ = ["TuningSuite"]
@@ -103,6 +104,8 @@ class TuningSuite(TuningCallback):
         severity: what findings of a rule are called instead, ``{"LT901": "warning"}``.
         options: arguments of members by their class, ``{"UpdateMonitor": {"every_n_steps": 10}}``.
         checks_only: leave monitors and guards out.
+        log_findings: give findings to the trainer's loggers too, as text and as numbers (``True``; see
+            :class:`LoggerReporter`). What is measured is logged anyway.
 
     An argument that is ``None`` (the default of all) is what the environment variable ``LIGHTNING_TUNING`` says, and
     where that says nothing what the nearest ``pyproject.toml`` has under ``[tool.lightning-tuning]``. A comment
@@ -139,6 +142,7 @@ class TuningSuite(TuningCallback):
         severity: dict[str, str] | None = None,
         options: dict[str, dict[str, Any]] | None = None,
         checks_only: bool | None = None,
+        log_findings: bool | None = None,
     ) -> None:
         given = Settings(
             _tuple(select),
@@ -148,6 +152,7 @@ class TuningSuite(TuningCallback):
             severity,
             options,
             checks_only,
+            log_findings,
         )
         settings = given.over(settings_here())
         self._settings: dict[str, Any] = {
@@ -156,8 +161,9 @@ class TuningSuite(TuningCallback):
             "on_finding": settings.on_finding or "warn",
             "per_path_ignores": settings.per_path_ignores or {},
             "severity": settings.severity or {},
+            "log_findings": True if settings.log_findings is None else settings.log_findings,
         }
-        Journal().configure(**self._settings)  # the one place that knows what is allowed
+        configure(Journal(), **self._settings)  # the one place that knows what is allowed
         members = make_with_options(RECOMMENDED, settings.options)
         if settings.checks_only:
             members = [member for member in members if type(member).__module__.startswith(_CHECKS)]
@@ -180,7 +186,7 @@ class TuningSuite(TuningCallback):
         self._refuse_or_retire(trainer)
         self._journal = Desk.of(trainer).journal
         if not self._is_retired:
-            self._journal.configure(**self._settings)
+            configure(self._journal, **self._settings)
         for member in self.members:
             member.setup(trainer, pl_module, stage)
         forward(self, self.members, trainer.callbacks)  # type: ignore[attr-defined]  # set by a connector of Lightning's

@@ -203,7 +203,7 @@ class Journal:
             self._announce(finding)
         self.diagnosis = None if self.diagnose is None else self.diagnose(self.findings, self._gate.progress)
         if self.rank == 0:
-            for reporter in self.reporters:
+            for reporter in reversed(self.reporters):  # the first, a person's, has the notes of the others to sum up
                 if self.diagnosis is not None and isinstance(reporter, TellsDiagnosis):
                     reporter.diagnosis(self.diagnosis)
                 reporter.close(self.findings, self.notes)

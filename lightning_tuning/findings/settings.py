@@ -31,13 +31,14 @@ class Settings:
     """Everything that can be set outside of the code; ``None``: nothing is said of it.
 
     Attributes:
-        select: see :class:`~lightning_tuning.TuningSuite`, and so the next five.
+        select: see :class:`~lightning_tuning.TuningSuite`, and so the next seven.
         ignore: likewise.
         on_finding: likewise.
         per_path_ignores: likewise.
         severity: likewise.
         options: likewise.
         checks_only: likewise.
+        log_findings: likewise.
     """
 
     select: tuple[str, ...] | None = None
@@ -47,13 +48,14 @@ class Settings:
     severity: Mapping[str, Any] | None = None
     options: Mapping[str, Mapping[str, Any]] | None = None
     checks_only: bool | None = None
+    log_findings: bool | None = None
 
     def over(self, below: Settings) -> Settings:
         """These, and where they say nothing those ``below``.
 
         Example:
             >>> Settings(on_finding="raise").over(Settings(ignore=("LT3",), on_finding="warn"))
-            Settings(select=None, ignore=('LT3',), on_finding='raise', per_path_ignores=None, severity=None, options=None, checks_only=None)
+            Settings(select=None, ignore=('LT3',), on_finding='raise', per_path_ignores=None, severity=None, options=None, checks_only=None, log_findings=None)
         """  # noqa: E501  # the repr is one line
         own = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
         return dataclasses.replace(below, **own)
@@ -85,8 +87,9 @@ class Settings:
         for name in ("select", "ignore"):
             if name in given and not isinstance(given[name], tuple):
                 raise ValueError(f"{origin}: `{name}` must be a list of codes, names or globs, got {given[name]!r}.")
-        if not isinstance(given.get("checks_only", False), bool):
-            raise ValueError(f"{origin}: `checks_only` must be true or false, got {given['checks_only']!r}.")
+        for name in ("checks_only", "log_findings"):
+            if not isinstance(given.get(name, False), bool):
+                raise ValueError(f"{origin}: `{name}` must be true or false, got {given[name]!r}.")
         for name in ("per_path_ignores", "severity", "options"):
             if not isinstance(given.get(name, {}), Mapping):
                 raise ValueError(f"{origin}: `{name}` must be a table, got {given[name]!r}.")

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_tuning.findings import Diagnosis, Finding, Severity
+from lightning_tuning.reporters.words import counted, plural
 
 __all__ = ["announcement", "hung", "path_lines", "summary"]
 
@@ -62,7 +63,7 @@ def summary(
         yield from hung(Text.assemble("  ", _severity(finding), f" {finding.headline()}"), console)
     if more := folded[FOLDED_SHOWN:]:
         kind = "info" if more[0].severity is Severity.INFO else "finding"
-        yield from hung(Text(f"  and {_plural(len(more), f'more {kind}')}: {_explain(more)}", "dim"), console)
+        yield from hung(Text(f"  and {plural(len(more), f'more {kind}')}: {_explain(more)}", "dim"), console)
     elif folded and not told:
         yield from hung(Text(f"  more: {_explain(folded)}", "dim"), console)
     if diagnosis is not None:
@@ -115,12 +116,8 @@ def _table(findings: Sequence[Finding], console: Console) -> Table:
 
 def _counts(findings: Sequence[Finding], min_severity: Severity) -> str:
     """``"1 error, 2 warnings, 5 infos"``, ``"no warnings, 5 infos"`` or ``"no findings"``."""
-    if not findings:
-        return "no findings"
-    counts = {severity: sum(f.severity is severity for f in findings) for severity in sorted(Severity, reverse=True)}
-    words = [_plural(count, str(severity)) for severity, count in counts.items() if count]
-    calm = max(f.severity for f in findings) < min_severity
-    return ", ".join([f"no {min_severity}s", *words] if calm else words)
+    calm = bool(findings) and max(f.severity for f in findings) < min_severity
+    return f"no {min_severity}s, {counted(findings)}" if calm else counted(findings)
 
 
 def hung(text: Text, console: Console) -> Iterator[Text]:
@@ -147,10 +144,6 @@ def _severity(finding: Finding) -> tuple[str, str]:
 
 def _explain(findings: Sequence[Finding]) -> str:
     return " ".join(["lightning-tuning explain", *dict.fromkeys(finding.code for finding in findings)])
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
 def _width(console: Console) -> int:

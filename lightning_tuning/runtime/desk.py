@@ -13,9 +13,9 @@ from torch.optim import Optimizer
 
 from lightning_tuning.findings import Journal
 from lightning_tuning.measure import Meter, Progress
-from lightning_tuning.reporters import TerminalReporter
 from lightning_tuning.runtime.collective import gather_findings, raise_together
 from lightning_tuning.runtime.naming import Names
+from lightning_tuning.runtime.reporting import report_by_default
 from lightning_tuning.runtime.resting import rest, wake
 from lightning_tuning.runtime.sparing import nothing_more_raised
 from lightning_tuning.runtime.tracing import OnTrace, Tracer
@@ -61,8 +61,7 @@ class Desk(Callback):
         desk = cls._by_trainer.get(trainer)
         if desk is None:
             desk = cls._by_trainer[trainer] = cls(trainer)
-            if not desk.journal.reporters:
-                desk.journal.reporters.append(TerminalReporter())
+            report_by_default(trainer, desk.journal)
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector of Lightning's
         if desk not in callbacks:
             checkpoints = (i for i, callback in enumerate(callbacks) if isinstance(callback, Checkpoint))

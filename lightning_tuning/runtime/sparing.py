@@ -10,7 +10,7 @@ from types import TracebackType
 
 from lightning_tuning.findings import Journal, TuningError, TuningWarning
 
-__all__ = ["RAISE", "Sparing", "nothing_more_raised"]
+__all__ = ["RAISE", "Sparing", "SparingLogger", "nothing_more_raised"]
 
 RAISE = "LIGHTNING_TUNING_RAISE"
 """Environment variable: any value lets failures of our own end the run with their traceback. For tests and reports."""
@@ -50,14 +50,32 @@ class Sparing:
         if not isinstance(error, Exception) or isinstance(error, TuningError | TuningWarning) or RAISE in os.environ:
             return False
         self.failed = True
-        what = next(iter(str(error).splitlines()), "")
+        self._note(f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}", trace)
+        return True
+
+    def _note(self, error: str, trace: TracebackType | None) -> None:
         sentence = (
-            f"{_name(self._who)} failed ({type(error).__name__}: {what}), which is a fault of lightning-tuning"
+            f"{_name(self._who)} failed ({error}), which is a fault of lightning-tuning"
             f"{_at(trace)} and not of yours; it may have missed something. {RAISE}=1 shows it whole."
         )
         if sentence not in self._journal.notes:
             self._journal.note(sentence)
-        return True
+
+
+class SparingLogger(Sparing):
+    """The same for who hands something to a logger of the user's: one note for each kind of logger, whatever it says.
+
+    Example:
+        >>> with SparingLogger(Journal(), "CSVLogger") as sparing:
+        ...     written = {"tuning/grad_norm": 1.2}
+        >>> sparing.failed
+        False
+    """
+
+    def _note(self, error: str, trace: TracebackType | None) -> None:
+        beginning = f"{_name(self._who)} did not take all that lightning-tuning had for it"
+        if not any(note.startswith(beginning) for note in self._journal.notes):
+            self._journal.note(f"{beginning} ({error}); the training went on.")
 
 
 def nothing_more_raised() -> contextlib.AbstractContextManager[None]:

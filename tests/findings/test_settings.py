@@ -57,9 +57,11 @@ def test_a_broken_variable(text: str, message: str) -> None:
 
 
 def test_a_yaml_file() -> None:
-    Path("tuning.yaml").write_text("ignore: [LT3]\nseverity: {LT901: warning}\nchecks-only: true\n", encoding="utf-8")
+    Path("tuning.yaml").write_text(
+        "ignore: [LT3]\nseverity: {LT901: warning}\nchecks-only: true\nlog-findings: false\n", encoding="utf-8"
+    )
     assert Settings.from_variable("tuning.yaml") == Settings(
-        ignore=("LT3",), severity={"LT901": "warning"}, checks_only=True
+        ignore=("LT3",), severity={"LT901": "warning"}, checks_only=True, log_findings=False
     )
     Path("tuning.yaml").write_text("", encoding="utf-8")
     assert Settings.from_variable("tuning.yaml") == Settings()
@@ -117,6 +119,7 @@ def test_somebody_elses_broken_file_is_not_ours() -> None:
         ("[tool.lightning-tuning]\nqqq = 1\n", "`qqq` is no setting. Known are: select"),
         ("[tool.lightning-tuning]\nignore = 'LT3'\n", "`ignore` must be a list of codes, names or globs, got 'LT3'"),
         ("[tool.lightning-tuning]\nchecks-only = 1\n", "`checks_only` must be true or false, got 1"),
+        ("[tool.lightning-tuning]\nlog-findings = 'no'\n", "`log_findings` must be true or false, got 'no'"),
         ("[tool.lightning-tuning]\nseverity = 'error'\n", "`severity` must be a table, got 'error'"),
         ("[tool]\nlightning-tuning = 3\n", "must be a table of settings, got 3"),
         ("[tool.lightning-tuning\n", "pyproject.toml: "),

@@ -6,10 +6,12 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers.logger import DummyLogger
 from torch import Tensor
 
 from lightning_tuning import Finding, Journal, Rule, Severity, TuningError, TuningWarning
 from lightning_tuning.runtime import CHECKPOINT_KEY, Desk, TuningCallback
+from lightning_tuning.runtime.logger_forms import Page, tell
 from lightning_tuning.runtime.resting import IN_EACH_STEP
 from lightning_tuning.trace import Graph, replay
 from tests.helpers import ManualGAN, Mlp, quiet_trainer
@@ -125,11 +127,25 @@ class Raises(TuningCallback):
         Desk.of(trainer).journal.configure(on_finding="raise")
 
 
+class Listens(DummyLogger):
+    """Keeps what it is told of findings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pages: list[Page] = []
+
+
+tell.register(Listens, lambda logger, page: logger.pages.append(page))
+
+
 def run_pair(rank: int) -> dict[str, Any]:
     """One pair of processes for both stories: starting it takes longer than training."""
     ends: dict[str, Any] = {}
     for name, callbacks in {"warn": [Finds(3, rank=1)], "raise": [Raises(), Finds(3, rank=1)]}.items():
-        trainer = quiet_trainer(callbacks=callbacks, strategy=gloo(), devices=2, use_distributed_sampler=False)
+        logger = Listens()
+        trainer = quiet_trainer(
+            callbacks=callbacks, strategy=gloo(), devices=2, use_distributed_sampler=False, logger=logger
+        )
         error = ""
         try:
             trainer.fit(Mlp())
@@ -137,6 +153,7 @@ def run_pair(rank: int) -> dict[str, Any]:
             error = str(raised).splitlines()[0]
         found = [(f.message, f.count, f.rank) for f in Journal.of(trainer).findings]
         ends[name] = {"error": error, "step": trainer.global_step, "found": found}
+        ends[f"{name}, told"] = [[(f.message, f.rank) for f in page.findings] for page in logger.pages]
     return ends
 
 
@@ -147,6 +164,11 @@ def pair() -> list[dict[str, Any]]:
 
 def test_findings_of_all_ranks_are_gathered(pair: list[dict[str, Any]]) -> None:
     assert [end["warn"] for end in pair] == 2 * [{"error": "", "step": 8, "found": [("odd on rank 1", 1, 1)]}]
+
+
+def test_loggers_are_told_on_rank_zero_of_the_findings_of_all(pair: list[dict[str, Any]]) -> None:
+    assert [end["warn, told"] for end in pair] == [[[("odd on rank 1", 1)]], []]
+    assert [end["raise, told"] for end in pair] == [[[]], []]
 
 
 def test_one_ranks_finding_raises_on_all(pair: list[dict[str, Any]]) -> None:
