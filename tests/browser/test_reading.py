@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -139,9 +140,9 @@ def test_the_colours_are_the_readers_choice(browser: Browser, report_of, system:
             )
             assert colours.setdefault(theme, seen) == seen
             assert visit.run("contrast.js", 4.5)["low"] == []
-            rounds = page.evaluate("document.documentElement.dataset.drawn")
+            rounds = visit.rounds()
             page.get_by_role("button", name="Switch to").press("Enter")
-            page.wait_for_function("before => document.documentElement.dataset.drawn !== before", arg=rounds)
+            visit.drawn(again=rounds)
         assert all(one != another for one, another in zip(colours["light"], colours["dark"], strict=True))
 
 
@@ -192,8 +193,10 @@ def test_names_are_shown_as_they_are_and_never_run(browser: Browser, report_of, 
         visit.unfold()
         words = "".join((page.locator("main").text_content() or "").split())
         assert [text for text in texts if "".join(str(shown(text)).split()).replace("`", "") not in words] == []
-        for name in ("loss", "grad_norm", "dead_units"):
-            assert point_at(page, name)
+        told = [point_at(page, name) for name in ("loss", "grad_norm", "dead_units")]
+        assert all(told)
+        unseen = re.compile("[\x00-\x08\x0e-\x1f\u202a-\u202e\u2066-\u2069]")  # in plots and what they tell as well
+        assert unseen.findall(f"{page.locator('body').inner_text()} {told}") == []
         page.mouse.move(0, 0)
         for control in page.locator("form :is(input, select)").all():
             control.focus()

@@ -92,23 +92,25 @@ class Visit(contextlib.AbstractContextManager["Visit"]):
         """Leave the page."""
         self._context.close()
 
-    def drawn(self) -> Visit:
-        """The same, when every plot has been drawn."""
-        self.page.wait_for_function("document.documentElement.dataset.drawn")
+    def drawn(self, again: str | None = None) -> Visit:
+        """The same, when every plot has been drawn; ``again``: since :meth:`rounds` said that."""
+        # Not `wait_for_function`: it evaluates text in the page, which the page's policy forbids.
+        since = f":not([data-drawn='{again}'])" if again else ""
+        self.page.wait_for_selector(f"html[data-drawn]{since}", state="attached")
         return self
+
+    def rounds(self) -> str:
+        """How often all plots have been drawn."""
+        return str(self.page.evaluate("document.documentElement.dataset.drawn"))
 
     def show(self, theme: str = "light", width: int = WIDE) -> None:
         """Have the page as a reader with this ``color_scheme`` and this window sees it, plots and all."""
-        page = self.page
-        if page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches") != (theme == "dark"):
-            rounds = page.evaluate("document.documentElement.dataset.drawn")
-            page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
-            page.wait_for_function("before => document.documentElement.dataset.drawn !== before", arg=rounds)
-        page.set_viewport_size({"width": width, "height": HIGH})
-        page.wait_for_function(
-            "[...document.querySelectorAll('.plot > :is(svg, canvas)')]"
-            ".every(plot => plot.getBoundingClientRect().width <= plot.parentElement.getBoundingClientRect().width + 1)"
-        )
+        if self.page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches") != (theme == "dark"):
+            rounds = self.rounds()
+            self.page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
+            self.drawn(again=rounds)
+        self.page.set_viewport_size({"width": width, "height": HIGH})
+        self.run("fitting.js")
 
     def unfold(self, *, is_open: bool = True) -> None:
         """Open everything that is folded, or close it."""

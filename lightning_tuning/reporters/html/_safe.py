@@ -19,7 +19,7 @@ _UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u
 
 
 def shown(value: object) -> object:
-    r"""A text with what cannot be seen in it written out; anything else as it is.
+    r"""A text with what cannot be seen in it written out, and so the texts in lists and dictionaries; else as it is.
 
     Example:
         >>> print(shown("net\u202e.0"))
@@ -27,11 +27,13 @@ def shown(value: object) -> object:
     """
     if isinstance(value, str) and not isinstance(value, Markup):
         return _UNSEEN.sub(lambda sign: ascii(sign.group())[1:-1], value)
-    return value
+    if isinstance(value, dict):
+        return {key: shown(entry) for key, entry in value.items()}
+    return [shown(entry) for entry in value] if isinstance(value, list) else value
 
 
 def json_text(value: object) -> Markup:
-    r"""``value`` as JSON that can stand in a ``<script>``: no sign in it means anything to HTML.
+    r"""``value`` as JSON that can stand in a ``<script>``: no sign in it means anything to HTML, and all can be seen.
 
     Raises:
         ValueError: for a float that is not finite: JSON has none, and a browser would refuse the whole text.
@@ -40,7 +42,7 @@ def json_text(value: object) -> Markup:
         >>> print(json_text({"name": "</script><b>"}))
         {"name":"\u003c/script\u003e\u003cb\u003e"}
     """
-    return Markup(json.dumps(value, allow_nan=False, separators=(",", ":")).translate(_UNSAFE))  # noqa: S704  # just made safe
+    return Markup(json.dumps(shown(value), allow_nan=False, separators=(",", ":")).translate(_UNSAFE))  # noqa: S704  # just made safe
 
 
 def script_text(code: str) -> Markup:
