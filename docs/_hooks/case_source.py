@@ -118,7 +118,7 @@ def _taken_apart(case: Case, source: Module, entry: ast.expr) -> CaseSource:
         whole = module(ROOT / file).text
         texts.sort(key=whole.index)
     sick, healthy = (source.segment(runs[field]) for field in ("sick", "healthy"))
-    return CaseSource(case, sick, healthy, dict(reversed(parts.items())), list(helpers), source.doc)
+    return CaseSource(case, sick, healthy, parts, list(helpers), source.doc)
 
 
 def _bound(names: Any, call: ast.expr) -> dict[str, ast.expr]:

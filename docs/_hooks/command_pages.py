@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Iterator
 
 from texts import as_markdown, fenced, sentence
@@ -35,6 +36,7 @@ def command_page() -> str:
 
 
 def _usage(command: argparse.ArgumentParser) -> str:
+    command.formatter_class = functools.partial(argparse.HelpFormatter, width=78)  # not that of who builds the site
     return command.format_usage().removeprefix("usage: ")
 
 

@@ -65,7 +65,9 @@ def test_a_healthy_run_says_that_nothing_was_found() -> None:
     assert ours == {(f"tuning/findings/{severity}", 8, 0.0) for severity in Severity}
 
 
-@pytest.mark.parametrize("settings", [{"logger": False}, {"fast_dev_run": 2, "logger": CSVLogger("logs")}], ids=["no logger", "fast_dev_run"])
+@pytest.mark.parametrize(
+    "settings", [{"logger": False}, {"fast_dev_run": 2, "logger": CSVLogger("logs")}], ids=["no logger", "fast_dev_run"]
+)
 def test_without_loggers_nothing_is_written(settings: dict[str, Any], tmp_path: Path) -> None:
     trainer = quiet_trainer(callbacks=[Finds(1)], **settings)
     trainer.fit(Mlp())
