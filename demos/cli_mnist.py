@@ -2,6 +2,7 @@
 
 python demos/cli_mnist.py fit --config demos/config.yaml
 python demos/cli_mnist.py fit --config demos/config.yaml --model.lr 0.01 --trainer.max_epochs 3
+python demos/cli_mnist.py fit --config demos/config.yaml --trainer.callbacks+=lightning_tuning.TuningReport
 lightning-tuning check --config demos/config.yaml
 """
 

@@ -23,6 +23,7 @@ def add_bench_arguments(parser: argparse.ArgumentParser) -> None:
     # Measured on two cores: a second thread gains nothing on nets this small, and loses half where a core is shared.
     parser.add_argument("--threads", type=int, default=1, help="torch threads (default: 1; figures differ a little)")
     parser.add_argument("--progress", action="store_true", help="show Lightning's progress bars")
+    parser.add_argument("--report", type=Path, metavar="FOLDER", help="folder for an HTML report of each run")
     parser.add_argument("--fast", action="store_true", help=argparse.SUPPRESS)  # few images: does everything run?
 
 
@@ -35,7 +36,7 @@ def open_bench(asked: argparse.Namespace, program: str) -> Bench | None:
     except DataError as error:
         print(f"{program}.py: {error}", file=sys.stderr)
         return None
-    bench = Bench(digits, seed=asked.seed, progress=asked.progress, fast=asked.fast)
+    bench = Bench(digits, seed=asked.seed, progress=asked.progress, fast=asked.fast, report=asked.report)
     notice = "" if digits.is_mnist else "[bold yellow]Not MNIST:[/] "
     bench.say(f"{notice}{escape(digits.source)}")
     bench.say(f"{len(digits.train)} images to train, {len(digits.val)} to validate, {len(digits.test)} to test")

@@ -7,6 +7,7 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -20,7 +21,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics.classification import MulticlassAccuracy
 
-from lightning_tuning import Finding, Journal, TerminalReporter
+from lightning_tuning import Finding, Journal, TerminalReporter, TuningReport
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 MakeSchedule = Callable[[Optimizer, int], LRScheduler]
@@ -115,6 +116,8 @@ class Bench:
         seed: of initial weights, dropout and the order of the images.
         progress: show Lightning's progress bars.
         fast: train on few images, to see that everything runs; the figures mean nothing then.
+        report: folder in which each run is kept, and a page made of it, ``run-01.html`` and so on; a ``fast`` run is
+            kept alone.
         console: where everything is printed.
     """
 
@@ -122,6 +125,7 @@ class Bench:
     seed: int = 0
     progress: bool = False
     fast: bool = False
+    report: Path | None = None
     console: Console = dataclasses.field(default_factory=Console)
 
     def images(self, count: int | None = None) -> Split:
@@ -152,7 +156,7 @@ class Bench:
             accelerator="cpu",
             devices=1,
             max_epochs=epochs,
-            callbacks=list(callbacks),
+            callbacks=[*callbacks, *self._reports()],
             logger=False,
             enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
             enable_model_summary=False,
@@ -169,6 +173,12 @@ class Bench:
         tested = trainer.test(classifier, Batches(self.digits.test, 1000), verbose=False)[0]
         seconds = time.perf_counter() - start
         return Outcome(tested["test_acc"], train_loss, tested["test_loss"], seconds, findings, notes, classifier)
+
+    def _reports(self) -> list[TuningReport]:
+        if self.report is None:
+            return []
+        name = f"run-{sum(path.is_dir() for path in self.report.glob('run-*')) + 1:02d}"
+        return [TuningReport(None if self.fast else self.report / f"{name}.html", run_dir=self.report / name)]
 
     def say(self, text: str) -> None:
         """Print ``text``, with rich's markup, in lines that fit."""

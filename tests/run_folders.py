@@ -276,6 +276,13 @@ def healthy(steps: int = 120, layers: tuple[str, ...] = LAYERS, **options: Any) 
     return Content(info, readings=[*readings(steps, layers, **options)], model=model(layers))
 
 
+def one_step() -> Content:
+    """Too short to tell how it went."""
+    content = healthy(1)
+    content.info["progress"] = "unknown"
+    return content
+
+
 def sick() -> Content:
     """One that went wrong in every way."""
     content = healthy()
@@ -305,8 +312,8 @@ def not_numbers() -> Content:
     for line in content.readings:
         kind = line["kind"]
         number = seen[kind] = seen.get(kind, -1) + 1
-        if number % 2:
-            value = bad[number // 2 % 3]
+        if number % 4 == 1:
+            value = bad[number // 4 % 3]
             if kind == "steps":
                 line.update(dict.fromkeys(CURVES, value))
             else:
@@ -462,7 +469,7 @@ def optimizers(labels: tuple[tuple[str, ...], ...]) -> Content:
     for line in content.readings:
         if line["kind"] == "steps":
             line["optimizer"] = line["step"] % len(labels)
-            line["loss"] += line["optimizer"]
+            line |= {name: line[name] + line["optimizer"] for name in ("loss", "loss_min", "loss_max")}
         elif line["kind"] == "lr":
             (rate_now,) = line["values"].values()
             groups = [label for label_of_one in labels for label in label_of_one]
@@ -519,7 +526,7 @@ MAKERS: dict[str, Callable[[], Content]] = {
     "healthy": healthy,
     "sick": sick,
     "empty": empty,
-    "one_step": lambda: healthy(1),
+    "one_step": one_step,
     "not_numbers": not_numbers,
     "deep": deep,
     "long": long,

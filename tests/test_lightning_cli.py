@@ -22,6 +22,7 @@ from lightning.pytorch.cli import LightningCLI
 import lightning_tuning
 from lightning_tuning import PlateauLRMixin, TuningSuite, WeightInitCallback
 from lightning_tuning.cli import main
+from tests.browser.visit import Visit, open_browser
 from tests.contracts.discovery import ARGUMENTS, CALLBACKS
 from tests.helpers import Mlp
 
@@ -211,6 +212,7 @@ def test_a_run_in_a_process(tmp_path: Path) -> None:
             *(sys.executable, "-W", "ignore", ROOT / "demos" / "cli_mnist.py", "fit", "--config", CONFIG),
             *("--model.lr", "0.004", "--data.images", "2048", "--data.download", "false"),
             *("--trainer.max_epochs", "1", "--trainer.limit_val_batches", "2"),
+            "--trainer.callbacks+=lightning_tuning.TuningReport",
         ],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
@@ -224,6 +226,10 @@ def test_a_run_in_a_process(tmp_path: Path) -> None:
     assert "ExportState wrote 1 file" in ended.stdout
     state = torch.load(tmp_path / "checkpoints" / "best.pth", weights_only=True)
     assert next(iter(state)) == "1.weight"
+    with open_browser() as browser, Visit(browser, tmp_path / "report.html") as visit:
+        assert {*visit.drawn().run("marks.js")} >= {"loss", "gradient", "rates"}
+        assert visit.complaints == []
+        assert "LitMnist" in visit.page.locator("main").inner_text()
 
 
 def test_the_check_command_takes_the_same_config(

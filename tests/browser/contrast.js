@@ -1,7 +1,9 @@
 // Texts that are hard to read: the WCAG contrast of every visible text against what lies behind it.
 // A text in SVG lies on shapes, and one in HTML on the backgrounds of whatever is stacked there, so that the browser is
-// asked for the stack at the middle of the text. Nothing is assumed of how the page is made.
+// asked for the stack at the middle of the text. Nothing is assumed of how the page is made, but that texts whose
+// elements have the same names and classes, up to the root, look alike: of those, the first few are looked at.
 (least) => {
+  const FEW = 12;
   const pixel = Object.assign(document.createElement("canvas"), { width: 1, height: 1 })
     .getContext("2d", { willReadFrequently: true });
   const known = new Map();
@@ -44,11 +46,18 @@
   const canvas = rgba(getComputedStyle(probe).backgroundColor);
   probe.remove();
 
+  const alike = new Map();
+  const isOneOfMany = (element) => {
+    let path = "";
+    for (let at = element; at; at = at.parentElement) path += `${at.tagName}.${at.getAttribute("class") ?? ""} `;
+    alike.set(path, (alike.get(path) ?? 0) + 1);
+    return alike.get(path) > FEW;
+  };
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   const texts = [];
   for (let node = walker.nextNode(); node; node = walker.nextNode()) {
     const owner = node.parentElement;
-    if (!node.data.trim() || !owner.checkVisibility({ opacityProperty: true, visibilityProperty: true })) continue;
+    if (!node.data.trim() || !owner.checkVisibility({ opacityProperty: true, visibilityProperty: true }) || isOneOfMany(owner)) continue;
     texts.push([node, owner]);
   }
   const low = [], unseen = [];

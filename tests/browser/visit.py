@@ -17,6 +17,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 NO_BROWSER = "NO BROWSER, so no report was opened: `make browser` installs one, CHROMIUM=/path/to/chrome names one"
 # No name is looked up, whatever asks for it; nothing is fetched in the background; no GPU is waited for.
 ARGUMENTS = ["--host-resolver-rules=MAP * ~NOTFOUND", "--disable-background-networking", "--disable-gpu"]
+WIDE, NARROW, HIGH = 1280, 480, 900
 
 
 def find_browser(playwright: Playwright) -> str | None:
@@ -69,8 +70,13 @@ class Visit(contextlib.AbstractContextManager["Visit"]):
         self.path = path
         self.complaints: list[str] = []
         self.requests: list[str] = []
-        settings = {"offline": True, "color_scheme": "light", "reduced_motion": "reduce", **options}
-        self._context = browser.new_context(**settings)
+        settings = {
+            "offline": True,
+            "color_scheme": "light",
+            "reduced_motion": "reduce",
+            "viewport": {"width": WIDE, "height": HIGH},
+        }
+        self._context = browser.new_context(**{**settings, **options})
         self.page: Page = self._context.new_page()
         self.page.on("console", self._hear)
         self.page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
@@ -85,6 +91,30 @@ class Visit(contextlib.AbstractContextManager["Visit"]):
     def close(self) -> None:
         """Leave the page."""
         self._context.close()
+
+    def drawn(self) -> Visit:
+        """The same, when every plot has been drawn."""
+        self.page.wait_for_function("document.documentElement.dataset.drawn")
+        return self
+
+    def show(self, theme: str = "light", width: int = WIDE) -> None:
+        """Have the page as a reader with this ``color_scheme`` and this window sees it, plots and all."""
+        page = self.page
+        if page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches") != (theme == "dark"):
+            rounds = page.evaluate("document.documentElement.dataset.drawn")
+            page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
+            page.wait_for_function("before => document.documentElement.dataset.drawn !== before", arg=rounds)
+        page.set_viewport_size({"width": width, "height": HIGH})
+        page.wait_for_function(
+            "[...document.querySelectorAll('.plot > :is(svg, canvas)')]"
+            ".every(plot => plot.getBoundingClientRect().width <= plot.parentElement.getBoundingClientRect().width + 1)"
+        )
+
+    def unfold(self, *, is_open: bool = True) -> None:
+        """Open everything that is folded, or close it."""
+        self.page.evaluate(
+            "open => document.querySelectorAll('details').forEach(fold => { fold.open = open })", is_open
+        )
 
     def run(self, script: str, argument: Any = None) -> Any:
         """What the function in ``script`` says in the page; ``.js``: a file beside this one."""

@@ -11,6 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from lightning_tuning.reporters.html import render_report
+from lightning_tuning.reporters.run_folder import read_run
+from tests.browser.visit import Visit, open_browser
+
 DEMOS = str(Path(__file__).resolve().parents[2] / "demos")
 if DEMOS not in sys.path:
     sys.path.append(DEMOS)
@@ -21,6 +25,37 @@ def _seed_stays_here(monkeypatch):
     monkeypatch.setenv("PL_GLOBAL_SEED", "0")  # `seed_everything` sets it; monkeypatch takes it back
     with torch.random.fork_rng(devices=[]):
         yield
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory):
+    """The folder in which a demo keeps its runs."""
+    return tmp_path_factory.mktemp("reports")
+
+
+@pytest.fixture
+def open_reports(reports, tmp_path):
+    """``open_reports()`` reads all runs that were kept, and opens the page of the one with the most findings.
+
+    The browser is open no longer than that: while it is, no other event loop can run in this process.
+    """
+
+    def open_all() -> None:
+        runs = [read_run(folder) for folder in sorted(reports.glob("run-*"))]
+        assert runs
+        assert [problem for run in runs for problem in run.problems] == []
+        run = max(runs, key=lambda run: len(run.findings))
+        page = tmp_path / "report.html"
+        page.write_text(render_report(run), encoding="utf-8")
+        with open_browser() as browser, Visit(browser, page) as visit:
+            plots = visit.drawn().run("marks.js")
+            assert visit.complaints == []
+            assert visit.requests == [page.as_uri()]
+            assert visit.page.locator("[data-severity]").count() == len(run.findings)
+        assert {*plots} >= {"loss", "gradient", "rates"}
+        assert all(plot["marks"] > 1 and not plot["says"] for plot in plots.values()), plots
+
+    return open_all
 
 
 @pytest.fixture

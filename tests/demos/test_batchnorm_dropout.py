@@ -12,9 +12,11 @@ pytestmark = pytest.mark.filterwarnings("ignore::lightning_tuning.TuningWarning"
 
 
 @pytest.fixture(scope="module")
-def theme():
+def theme(reports):
     with torch.random.fork_rng(devices=[]):
-        return batchnorm_dropout.tell(Bench(mnist_data.load_digits(mirrors=()), fast=True, console=Console(width=100)))
+        return batchnorm_dropout.tell(
+            Bench(mnist_data.load_digits(mirrors=()), fast=True, report=reports, console=Console(width=100))
+        )
 
 
 def percent(text: str) -> float:
@@ -43,3 +45,7 @@ def test_the_picture_has_a_line_for_each(theme):
 def test_the_verdict_has_the_figures_of_the_table(theme):
     assert theme.rows[0][1] in theme.verdict
     assert theme.rows[6][1] in theme.verdict
+
+
+def test_the_reports_of_its_runs_open(theme, open_reports):
+    open_reports()

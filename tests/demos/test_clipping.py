@@ -12,8 +12,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::lightning_tuning.TuningWarning"
 
 
 @pytest.fixture(scope="module")
-def theme():
-    return clipping.tell(Bench(mnist_data.load_digits(mirrors=()), fast=True, console=Console(quiet=True)))
+def theme(reports):
+    return clipping.tell(
+        Bench(mnist_data.load_digits(mirrors=()), fast=True, report=reports, console=Console(quiet=True))
+    )
 
 
 def test_every_way_has_its_figures(theme):
@@ -38,3 +40,7 @@ def test_figure_and_verdict_are_made_of_the_runs(theme):
     assert len(right.lines) == 4
     assert left.get_xlabel() == "update"
     assert "Percentile 90 clips" in theme.verdict
+
+
+def test_the_reports_of_its_runs_open(theme, open_reports):
+    open_reports()

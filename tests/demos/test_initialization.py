@@ -14,8 +14,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::lightning_tuning.TuningWarning"
 
 
 @pytest.fixture(scope="module")
-def theme():
-    bench = Bench(mnist_data.load_digits(mirrors=()), fast=True, console=Console(quiet=True))
+def theme(reports):
+    bench = Bench(mnist_data.load_digits(mirrors=()), fast=True, report=reports, console=Console(quiet=True))
     return initialization.tell(bench)
 
 
@@ -45,3 +45,7 @@ def test_the_picture_and_the_verdict(theme):
     last = {line.get_label(): line.get_ydata()[-1] for line in spread}
     assert last["lsuv"] > 100 * last["torch's default"]
     assert "ahead" in theme.verdict
+
+
+def test_the_reports_of_its_runs_open(theme, open_reports):
+    open_reports()

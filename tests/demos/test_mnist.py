@@ -32,8 +32,13 @@ def digits():
 
 
 @pytest.fixture
-def bench(digits):
-    return Bench(digits, fast=True, console=Console(width=100))
+def reports(tmp_path):
+    return tmp_path / "reports"
+
+
+@pytest.fixture
+def bench(digits, reports):
+    return Bench(digits, fast=True, report=reports, console=Console(width=100))
 
 
 @pytest.fixture
@@ -48,12 +53,13 @@ def percent(text: str) -> float:
     return float(text[:-2])
 
 
-def test_without_a_story_it_is_the_healthy_net_alone(run, capsys):
-    assert run() == 0
+def test_without_a_story_it_is_the_healthy_net_alone(run, reports, open_reports, capsys):
+    assert run("--report", str(reports)) == 0
     said = capsys.readouterr().out
     assert "no findings" in said
     assert not any(f" {name} " in said for name in stories.STORIES)
     assert percent(re.findall(r"[\d.]+ %", said)[-1]) > 60
+    open_reports()
 
 
 def test_a_story_is_told_alone(run, capsys):
@@ -102,7 +108,7 @@ def test_broken_data_is_one_line_and_no_traceback(capsys, tmp_path):
     assert said.out == ""
 
 
-def test_nan_ruins_the_net_and_the_guard_saves_it(bench, capsys):
+def test_nan_ruins_the_net_and_the_guard_saves_it(bench, open_reports, capsys):
     story = stories.nan(bench)
     said = capsys.readouterr().out
     assert percent(story.without) < 15
@@ -113,9 +119,10 @@ def test_nan_ruins_the_net_and_the_guard_saves_it(bench, capsys):
     assert re.search(r"the line to mend is \S*spoils\.py:\d+", said)
     line = int(re.search(r"spoils\.py:(\d+)", said)[1])
     assert ".log()" in (mnist_data.ROOT / "demos" / "spoils.py").read_text().splitlines()[line - 1]
+    open_reports()
 
 
-def test_explosion_is_found_and_its_clip_value_taken(bench, monkeypatch, capsys):
+def test_explosion_is_found_and_its_clip_value_taken(bench, open_reports, monkeypatch, capsys):
     if not bench.digits.is_mnist:
         pytest.skip("scikit-learn's digits are too few to explode on every machine")
     # On few images the rate is never long at its height; a higher one takes its place.
@@ -127,6 +134,7 @@ def test_explosion_is_found_and_its_clip_value_taken(bench, monkeypatch, capsys)
     assert "LT601 exploding-gradient at net." in story.said
     clip = float(re.search(r"gradient_clip_val=([\d.]+), as", story.said)[1])
     assert f"Trainer(gradient_clip_val={clip})" in " ".join(said.split())
+    open_reports()
 
 
 def test_explosion_says_so_when_nothing_explodes(bench, monkeypatch, capsys):
@@ -138,16 +146,17 @@ def test_explosion_says_so_when_nothing_explodes(bench, monkeypatch, capsys):
     assert "nothing exploded" in capsys.readouterr().out
 
 
-def test_init_lets_sixteen_layers_learn(bench, capsys):
+def test_init_lets_sixteen_layers_learn(bench, open_reports, capsys):
     story = stories.init(bench)
     said = capsys.readouterr().out
     assert percent(story.without) < 20
     assert percent(story.cured) > percent(story.without) + 10
     assert "16 weights initialized" in story.said
     assert re.search(r"net\.31\.weight +Linear +lecun.*output +0\.\d+ -> 0\.\d+", said)
+    open_reports()
 
 
-def test_plateau_lowers_the_rate_and_the_loss(bench, monkeypatch, capsys):
+def test_plateau_lowers_the_rate_and_the_loss(bench, open_reports, monkeypatch, capsys):
     monkeypatch.setattr(stories, "SGD", lambda parameters, lr: torch.optim.SGD(parameters, lr=2 * lr))
     story = stories.plateau(bench)
     said = " ".join(capsys.readouterr().out.split())
@@ -155,14 +164,16 @@ def test_plateau_lowers_the_rate_and_the_loss(bench, monkeypatch, capsys):
     assert after < before or not bench.digits.is_mnist  # where a rate of 1 is too much for either
     assert re.fullmatch(r"learning rate 1 -> 0\.2( -> [\d.]+)*", story.said)
     assert "PlateauLR lowered the learning rate 1 -> 0.2 at epoch" in said
+    open_reports()
 
 
-def test_dropout_before_batch_norm_is_found_and_disabled(bench, capsys):
+def test_dropout_before_batch_norm_is_found_and_disabled(bench, open_reports, capsys):
     story = stories.dropout_bn(bench)
     said = " ".join(capsys.readouterr().out.split())
     assert story.said == "LT301 dropout-before-batchnorm at net.11 and 2 more\n3 dropouts disabled"
     assert percent(story.cured) > percent(story.without)
     assert re.search(r"Of these [\d.]+ points the shift of the variance explains -?[\d.]+ ", said)
+    open_reports()
 
 
 def test_the_same_seed_gives_the_same_figures(bench):

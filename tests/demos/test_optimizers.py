@@ -16,10 +16,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::lightning_tuning.TuningWarning"
 
 
 @pytest.fixture(scope="module")
-def theme():
+def theme(reports):
     pytest.importorskip("matplotlib")
     digits = mnist_data.load_digits(mirrors=())
-    return optimizers.tell(Bench(digits, fast=True, console=Console(width=100)))
+    return optimizers.tell(Bench(digits, fast=True, report=reports, console=Console(width=100)))
 
 
 def test_every_optimizer_at_its_rates(theme):
@@ -51,3 +51,7 @@ def test_the_picture_has_a_curve_for_each(theme):
 
 def test_the_verdict_is_made_of_figures(theme):
     assert len(re.findall(r"\d+\.\d", theme.verdict)) >= 6
+
+
+def test_the_reports_of_its_runs_open(theme, open_reports):
+    open_reports()

@@ -13,8 +13,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::lightning_tuning.TuningWarning"
 
 
 @pytest.fixture(scope="module")
-def theme():
-    return regularization.tell(Bench(mnist_data.load_digits(mirrors=()), fast=True, console=Console(quiet=True)))
+def theme(reports):
+    return regularization.tell(
+        Bench(mnist_data.load_digits(mirrors=()), fast=True, report=reports, console=Console(quiet=True))
+    )
 
 
 def test_every_way_has_its_figures(theme):
@@ -46,3 +48,7 @@ def test_one_label_in_five_is_drawn_anew():
     labels = regularization._with_wrong_labels(images, seed=0).labels
     assert 0.15 < float((labels != 0).float().mean()) < 0.21  # a tenth of the new ones are right by chance
     assert torch.equal(labels, regularization._with_wrong_labels(images, seed=0).labels)
+
+
+def test_the_reports_of_its_runs_open(theme, open_reports):
+    open_reports()

@@ -10,8 +10,8 @@ from rich.console import Console
 
 
 @pytest.fixture(scope="module")
-def theme():
-    bench = Bench(mnist_data.load_digits(mirrors=()), fast=True, console=Console(width=100, quiet=True))
+def theme(reports):
+    bench = Bench(mnist_data.load_digits(mirrors=()), fast=True, report=reports, console=Console(width=100, quiet=True))
     return saving.tell(bench)
 
 
@@ -44,3 +44,7 @@ def test_the_picture_has_data(theme):
     assert len(left.patches) == 8
     assert len(middle.patches) == 4
     assert [len(line.get_ydata()) > 1 for line in right.lines] == [True] * 3
+
+
+def test_the_reports_of_its_runs_open(theme, open_reports):
+    open_reports()

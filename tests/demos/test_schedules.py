@@ -10,8 +10,8 @@ from rich.console import Console
 
 
 @pytest.fixture(scope="module")
-def theme():
-    bench = Bench(mnist_data.load_digits(mirrors=()), fast=True, console=Console(width=100))
+def theme(reports):
+    bench = Bench(mnist_data.load_digits(mirrors=()), fast=True, report=reports, console=Console(width=100))
     return schedules.tell(bench)
 
 
@@ -45,3 +45,7 @@ def test_the_picture_has_a_line_for_each(theme):
         assert len(lines) == len(theme.rows)
         assert axes.get_legend() is not None
         assert axes.get_ylabel()
+
+
+def test_the_reports_of_its_runs_open(theme, open_reports):
+    open_reports()

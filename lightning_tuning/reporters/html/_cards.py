@@ -175,7 +175,7 @@ def _card(
 
 
 def _entry(found: Finding, anchor: str, shared: str, suspected: Sequence[tuple[Finding, str]]) -> Entry:
-    evidence = [(clip(str(name), 100), number(value)) for name, value in found.evidence.items()]
+    evidence = [(clip(str(name), 100), number(value).replace("`", "")) for name, value in found.evidence.items()]
     if len(evidence) > EVIDENCE:
         evidence = [*evidence[:EVIDENCE], ("…", f"{len(evidence) - EVIDENCE} more")]
     return Entry(

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from lightning_tuning.reporters.html._plot import Table
+import altair as alt
+
+from lightning_tuning.reporters.html._plot import Plot, Table, axis_of, drawn, named_colors, step_axis, top_marks
+from lightning_tuning.reporters.html._thin import chunks
 from lightning_tuning.reporters.html._words import NONE, clip, number
-from lightning_tuning.reporters.run_record import Run
+from lightning_tuning.reporters.run_record import Run, Sample
 
-__all__ = ["cost_sentence", "cost_table", "measured_in"]
+__all__ = ["cost_plots", "cost_sentence", "cost_table", "measured_in"]
 
+WORDS = {
+    "MB": ("Memory", "Of the whole process, the run's own with it: a line that rises on and on is a leak somewhere."),
+    "%": ("Share of the time", "What the suite took of the time of a step."),
+}
+FEWEST = 3
+"""Looks that make a curve."""
+MOST = 8
+HEIGHT = 120
 UNITS = {
     "us_per_step": "µs per step",
     "ms_per_step": "ms per step",
@@ -22,9 +34,9 @@ UNITS = {
     "kb": "kB",
     "mb": "MB",
     "gb": "GB",
-    "share": "of 1",
+    "share": "%",
 }
-"""By the end of a name; the longest that fits. A name with none of them is in seconds, as callbacks' times are."""
+"""By the end of a name; the longest that fits. Shares are shown in percent."""
 
 
 def measured_in(name: str) -> tuple[str, str]:
@@ -45,13 +57,60 @@ def cost_table(run: Run) -> Table | None:
     samples = run.samples.get("cost", ())
     rows = []
     for name in dict.fromkeys(name for sample in samples for name in sample.values):
-        values = [sample.values[name] for sample in samples if name in sample.values]
-        usable = [value for value in values if math.isfinite(value)]
         what, unit = measured_in(name)
+        values = [_scaled(name, sample.values[name]) for sample in samples if name in sample.values]
+        usable = [value for value in values if math.isfinite(value)]
         mean = number(math.fsum(value / len(usable) for value in usable)) if usable else NONE
         greatest = number(max(usable)) if usable else NONE
         rows.append([clip(what, 200), unit, mean, greatest, number(values[-1]), f"{len(values):,}"])
     return Table(["what", "unit", "mean", "greatest", "last", "looks"], rows) if rows else None
+
+
+def cost_plots(run: Run, steps: tuple[int, int]) -> list[Plot]:
+    """What was measured again and again, over the steps: one plot for each unit."""
+    units: dict[str, list[str]] = {}
+    samples = run.samples.get("cost", ())
+    for name in dict.fromkeys(name for sample in samples for name in sample.values):
+        if sum(name in sample.values for sample in samples) >= FEWEST:
+            units.setdefault(measured_in(name)[1], []).append(name)
+    return [
+        _plot(f"cost-{index}", unit, names[:MOST], samples, steps) for index, (unit, names) in enumerate(units.items())
+    ]
+
+
+def _plot(name: str, unit: str, names: Sequence[str], samples: Sequence[Sample], steps: tuple[int, int]) -> Plot:
+    rows: list[dict[str, Any]] = []
+    off = []
+    for one in names:
+        what = measured_in(one)[0]
+        curve = [(sample.step, _scaled(one, sample.values[one])) for sample in samples if one in sample.values]
+        for step, value in (chunk[-1] for chunk in chunks(curve)):
+            if math.isfinite(value):
+                rows.append({"x": step, "y": value, "name": what})
+            else:
+                off.append({"x": step, "tip": f"{value}: {what}, step {step:,}"})
+    tips = [
+        alt.Tooltip("name:N", title="what"),
+        alt.Tooltip("x:Q", title="step", format=",d"),
+        alt.Tooltip("y:Q", title=unit or "value", format=".4~g"),
+    ]
+    lines = (
+        alt.Chart(alt.NamedData("costs"))
+        .mark_line(strokeWidth=1.75, point=alt.OverlayMarkDef(size=30))
+        .encode(
+            x=step_axis(steps),
+            y=axis_of("y:Q", None),
+            color=named_colors([measured_in(one)[0] for one in names]),
+            tooltip=tips,
+        )
+    )
+    title, caption = WORDS.get(unit, ("Time", "What the suite took, and the whole step where it was timed as well."))
+    spec = drawn([lines, top_marks("off", steps)], HEIGHT, unit)
+    return Plot(name, title, caption, (), spec, {"costs": rows, "off": off}, HEIGHT)
+
+
+def _scaled(name: str, value: float) -> float:
+    return 100 * value if measured_in(name)[1] == "%" else value
 
 
 def cost_sentence(run: Run) -> str:

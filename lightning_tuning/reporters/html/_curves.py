@@ -8,7 +8,14 @@ from typing import Any
 
 import altair as alt
 
-from lightning_tuning.reporters.html._lines import Line, line_table, off_remarks, training_lines, validation_lines
+from lightning_tuning.reporters.html._lines import (
+    Line,
+    line_table,
+    off_remarks,
+    readings,
+    training_lines,
+    validation_lines,
+)
 from lightning_tuning.reporters.html._pins import pin_layers
 from lightning_tuning.reporters.html._plot import (
     Plot,
@@ -29,6 +36,8 @@ __all__ = ["clipping_plot", "gradient_plot", "loss_plot", "steps_of"]
 LOG_FROM = 30
 """The greatest value over the least from which on a plot is logarithmic."""
 HEIGHT = 220
+WIDE = 900
+"""Pixels of a plot in a wide window."""
 
 
 def steps_of(run: Run) -> tuple[int, int]:
@@ -74,14 +83,16 @@ def clipping_plot(run: Run, steps: tuple[int, int]) -> Plot:
     measured = [block for block in run.blocks if finite(block.clipped)]
     if not measured:
         return no_plot("clipping", "Clipped steps", "Nobody clips gradients in this run.")
+    total = sum(block.count for block in measured)
+    clipped = sum((block.clipped or 0.0) * block.count for block in measured)
+    if not clipped:
+        return no_plot("clipping", "Clipped steps", f"None of {plural(total, 'step')} was clipped.")
     rows = []
     for chunk in chunks(measured, 60):
         count = sum(block.count for block in chunk)
         share = sum((block.clipped or 0.0) * block.count for block in chunk) / max(1, count)
         at = span(chunk[0].step, chunk[-1].last_step)
         rows.append({"x": chunk[0].step, "x2": chunk[-1].last_step + 1, "y": share, "tip": f"{share:.0%}, {at}"})
-    total = sum(block.count for block in measured)
-    clipped = sum((block.clipped or 0.0) * block.count for block in measured)
     bars = (
         alt.Chart(alt.NamedData("clipped"))
         .mark_rect(color="css(--series-1)", opacity=0.6, clip=True)
@@ -116,20 +127,19 @@ def _curves(frame: Plot, unit: str, lines: Sequence[Line], steps: tuple[int, int
     heights: list[float | None] = []
     for line in lines:
         for point in line.points:
-            at = span(point.step, point.last_step)
             if point.mean is not None:
-                ends = {"lo": point.low, "hi": point.high}
-                rows.append({"x": point.middle, "y": point.mean, **ends, "name": line.name, "at": at})
+                rows.append({"x": point.middle, "y": point.mean, "lo": point.low, "hi": point.high, "name": line.name})
                 heights += [point.low, point.high]
             if point.off:
+                at = span(point.step, point.last_step)
                 off.append({"x": point.middle, "tip": f"{point.off_words}: {line.name}, {at}"})
     heights += [row["y"] for row in frame.data.get("clip", ())]
     domain = log_domain(heights, LOG_FROM)
     log = domain is not None
+    said = readings(lines, steps)
     color = named_colors([line.name for line in lines])
     base = alt.Chart(alt.NamedData("points")).encode(x=step_axis(steps), color=color)
     y = axis_of("y:Q", domain, log=log)
-    near = alt.selection_point(nearest=True, on="pointerover", fields=["x"], empty=False, clear="pointerout")
     lone = all(len(line.points) < 3 for line in lines)
     layers = [
         base.mark_area(opacity=0.18, line=False).encode(y=axis_of("lo:Q", domain, log=log), y2="hi:Q"),
@@ -137,9 +147,7 @@ def _curves(frame: Plot, unit: str, lines: Sequence[Line], steps: tuple[int, int
             y=y
         ),
         *([_threshold(steps, domain)] if frame.data else []),
-        base.mark_point(filled=True, size=50, clip=True)
-        .encode(y=y, tooltip=_tips(), opacity=alt.when(near).then(alt.value(1)).otherwise(alt.value(0)))
-        .add_params(near),
+        _reading(steps, len(said)),
         top_marks("off", steps),
         *pin_layers(steps),
     ]
@@ -147,7 +155,7 @@ def _curves(frame: Plot, unit: str, lines: Sequence[Line], steps: tuple[int, int
         frame,
         remarks=off_remarks(lines, made),
         spec=drawn(layers, HEIGHT, f"{unit}, log scale" if log else unit),
-        data={**frame.data, "points": rows, "off": off},
+        data={**frame.data, "points": rows, "off": off, "readings": said},
         height=HEIGHT,
         table=line_table(lines),
     )
@@ -161,7 +169,11 @@ def _threshold(steps: tuple[int, int], domain: Sequence[float] | None) -> Any:
     return line.encode(x=step_axis(steps), y=axis_of("y:Q", domain, log=domain is not None), tooltip=tip)
 
 
-def _tips() -> list[alt.Tooltip]:
-    names = {"y:Q": "mean", "lo:Q": "least", "hi:Q": "greatest"}
-    numbers = [alt.Tooltip(field, title=title, format=".4~g") for field, title in names.items()]
-    return [alt.Tooltip("name:N", title="curve"), alt.Tooltip("at:N", title="at"), *numbers]
+def _reading(steps: tuple[int, int], places: int) -> Any:
+    """What the pointer meets, so that it need not hit a line: at each place a rule, which is seen while it is met."""
+    met = alt.selection_point(name="met", on="pointerover", fields=["x"], empty=False, clear="pointerout")
+    rules = alt.Chart(alt.NamedData("readings")).mark_rule(
+        strokeWidth=max(2, WIDE // max(1, places)), color="css(--muted)", clip=True
+    )
+    seen = alt.when(met).then(alt.value(0.25)).otherwise(alt.value(0))
+    return rules.encode(x=step_axis(steps), opacity=seen, tooltip="tip:N").add_params(met)

@@ -8,7 +8,7 @@ from lightning_tuning.reporters.html._plot import Table
 from lightning_tuning.reporters.html._words import NONE, clip, duration, number, plural, when
 from lightning_tuning.reporters.run_record import Run
 
-__all__ = ["about", "facts", "metrics", "took"]
+__all__ = ["about", "facts", "metrics", "took", "trials"]
 
 SECTIONS = {"model": "Model", "trainer": "Trainer", "versions": "Versions"}
 MOST = 60
@@ -73,6 +73,22 @@ def metrics(run: Run) -> Table | None:
         rows.append([clip(name, 100), number(values[0]), least, greatest, number(values[-1]), f"{len(values):,}"])
     note = f"The first {MOST} of {len(names):,} metrics." if len(names) > MOST else ""
     return Table(["metric", "first", "least", "greatest", "last", "times"], rows, note) if rows else None
+
+
+def trials(run: Run) -> Table | None:
+    """What came of the trials before the run, the failed ones first; ``None`` where there were none.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from lightning_tuning.findings import Verdict
+        >>> trials(Run(Path(), {}, verdicts=[Verdict("loss scaling", "passed", "x1.00", code="LT410")])).rows
+        [['loss scaling LT410', 'passed', 'x1.00']]
+    """
+    told = sorted(run.verdicts, key=lambda verdict: verdict.outcome != "failed")[:MOST]
+    rows = [
+        [clip(f"{one.name} {one.code}".strip(), 200), clip(one.outcome, 40), clip(one.sentence, 600)] for one in told
+    ]
+    return Table(["trial", "verdict", "measured"], rows, words=True) if rows else None
 
 
 def _text(value: object) -> str:

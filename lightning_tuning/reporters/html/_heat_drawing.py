@@ -19,7 +19,7 @@ TALLEST = 620
 ROW = 18
 LINE = 13
 """Pixels from one name of a layer to the next that can be read."""
-LABEL = 160
+LABEL = 170
 """Pixels for the names of layers, at most; a telephone has some 400 in all."""
 LETTER = 6.6
 DEEPEST = 1e6
@@ -82,7 +82,7 @@ def map_of(kind: Kind, grid: Grid, domain: Sequence[float], *, log: bool) -> dic
             x2="x2:Q",
             y=_rows(grid),
             color=alt.condition("datum.off", alt.value("css(--off)"), alt.Color("c:Q", scale=scale, legend=legend)),
-            tooltip=_tips(kind),
+            tooltip=_tips(),
         )
     )
     return specified(cells.properties(height=row_height(grid) * len(grid.layers)), "")
@@ -95,7 +95,7 @@ def dots(kind: Kind, grid: Grid, domain: Sequence[float], *, log: bool) -> dict[
     axis = alt.Axis(title=None, orient="bottom", labelOverlap=True, format=".4~g", tickCount=6)
     if log:
         axis.values = ticks(low, high)
-    scale = alt.Scale(type="log" if log else "linear", domain=[low, high], nice=False, clamp=True)
+    scale = alt.Scale(type="log" if log else "linear", domain=[low, high], nice=False, clamp=True, padding=8)
     looks = [column[0] for column in grid.columns]
     marks = (
         _cells(domain, log=log)
@@ -109,7 +109,7 @@ def dots(kind: Kind, grid: Grid, domain: Sequence[float], *, log: bool) -> dict[
                 scale=alt.Scale(domain=looks, range=["circle", "diamond"][: len(looks)]),
                 legend=alt.Legend(title="step", orient="top", symbolFillColor="css(--series-1)") if looks[1:] else None,
             ),
-            tooltip=_tips(kind),
+            tooltip=_tips(),
         )
     )
     layers = [marks]
@@ -159,8 +159,8 @@ def _rows(grid: Grid) -> alt.Y:
     return alt.Y("i:O", scale=alt.Scale(domain=list(range(len(grid.layers))), padding=0), axis=axis)
 
 
-def _tips(kind: Kind) -> list[alt.Tooltip]:
-    named = {"n:N": "layer", "at:N": "at", "said:N": kind.title.lower()}
+def _tips() -> list[alt.Tooltip]:
+    named = {"n:N": "layer", "at:N": "at", "said:N": "value"}
     return [alt.Tooltip(field, title=title) for field, title in named.items()]
 
 

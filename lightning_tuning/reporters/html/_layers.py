@@ -17,7 +17,7 @@ COLUMNS = 60
 """Looks that are told apart; of more, neighbours share a column."""
 
 
-LABEL = 20
+LABEL = 22
 """Letters of a name that have room beside a map."""
 
 
@@ -113,15 +113,28 @@ def in_order(names: Sequence[str], model: ModelMap | None) -> list[str]:
 
 
 def labels(names: Sequence[str], most: int = LABEL) -> list[str]:
-    """Names short enough to stand beside a map: where they are long, without the modules that they all begin with.
+    """Names short enough to stand beside a map, and still told apart.
+
+    Where they are long, without the modules that they all begin with; of those that are too long even then, the numbers
+    in their path and their end.
 
     Example:
-        >>> labels(["encoder.layers.0.ff.weight", "encoder.layers.11.ff.weight"])
-        ['…0.ff.weight', '…11.ff.weight']
+        >>> labels(["encoder.layers.0.ff.weight", "encoder.layers.11.self_attn.out_proj.weight"])
+        ['…0.ff.weight', '…11…out_proj.weight']
     """
     if max(map(len, names), default=0) > most and len(names) > 1:
         columns = zip(*(name.split(".")[:-1] for name in names), strict=False)
         shared = sum(1 for _ in itertools.takewhile(lambda column: len(set(column)) == 1, columns))
         if shared:
             names = [f"…{'.'.join(name.split('.')[shared:])}" for name in names]
-    return [shortened(name, most) for name in names]
+    return [name if len(name) <= most else _ends(name, most) for name in names]
+
+
+def _ends(name: str, most: int) -> str:
+    path = name.removeprefix("…").split(".")
+    for kept in (2, 1):
+        numbers = [piece for piece in path[:-kept] if piece.isdigit()]
+        told = f"…{'.'.join(numbers)}…{'.'.join(path[-kept:])}"
+        if numbers and len(told) <= most:
+            return told
+    return shortened(name, most)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 from lightning_tuning.reporters.html._plot import Table
-from lightning_tuning.reporters.html._thin import Point, chunks, points
+from lightning_tuning.reporters.html._thin import MOST, Point, chunks, points
 from lightning_tuning.reporters.html._words import NONE, listed, number, plural, span
 from lightning_tuning.reporters.run_record import Block, Run
 
-__all__ = ["Line", "line_table", "off_remarks", "training_lines", "validation_lines"]
+__all__ = ["Line", "line_table", "off_remarks", "readings", "training_lines", "validation_lines"]
 
 TABLE_ROWS = 12
 VALIDATION = 4
@@ -47,9 +48,9 @@ def training_lines(blocks: Sequence[Block], field: str, word: str) -> list[Line]
 def validation_lines(run: Run) -> list[Line]:
     """The first metrics of validation that are called a loss."""
     samples = run.samples.get("validation", ())
-    names = [
-        name for name in dict.fromkeys(name for sample in samples for name in sample.values) if "loss" in name.lower()
-    ]
+    metrics = dict.fromkeys(name for sample in samples for name in sample.values)
+    # What training logged is among them too; of that there is a line already, with every step in it.
+    names = [name for name in metrics if "loss" in name.lower() and not name.lower().startswith("train")]
     lines = []
     for name in names[:VALIDATION]:
         blocks = [Block(one.step, one.step, 0, loss=one.values[name]) for one in samples if name in one.values]
@@ -91,6 +92,35 @@ def _joined(off: Sequence[Point]) -> list[str]:
         else:
             spans.append((point.step, point.last_step))
     return [span(first, last) for first, last in spans]
+
+
+def readings(lines: Sequence[Line], steps: tuple[int, int]) -> list[dict[str, Any]]:
+    r"""What the pointer is told at each place of the axis: all curves there, in one text of several lines.
+
+    Example:
+        >>> readings([Line("training", [Point(3, 3, 1.5, 1.5, 1.5)])], (0, 9))
+        [{'x': 3.0, 'tip': 'step 3\ntraining 1.5'}]
+    """
+    width = max(1, steps[1] - steps[0]) / MOST
+    places: dict[int, list[tuple[str, Point]]] = {}
+    for line in lines:
+        for point in line.points:
+            places.setdefault(int((point.middle - steps[0]) / width), []).append((line.name, point))
+    rows = []
+    for _, told in sorted(places.items()):
+        points = [point for _, point in told]
+        at = span(min(point.step for point in points), max(point.last_step for point in points))
+        rows.append(
+            {"x": points[0].middle, "tip": "\n".join([at, *(f"{name} {_value(point)}" for name, point in told)])}
+        )
+    return rows
+
+
+def _value(point: Point) -> str:
+    if point.mean is None or point.low is None or point.high is None:
+        return point.off_words
+    ends = f" ({number(point.low)} to {number(point.high)})" if point.low < point.high else ""
+    return f"{number(point.mean)}{ends}{f', once {point.off_words}' if point.off else ''}"
 
 
 def line_table(lines: Sequence[Line]) -> Table:

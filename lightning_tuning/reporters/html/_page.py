@@ -10,11 +10,11 @@ from typing import Any
 import jinja2
 import vl_convert
 
-from lightning_tuning.reporters.html._blocks import charted, overview
+from lightning_tuning.reporters.html._blocks import overview
 from lightning_tuning.reporters.html._cards import anchors_of, cards
-from lightning_tuning.reporters.html._cost import cost_sentence, cost_table
+from lightning_tuning.reporters.html._cost import cost_plots, cost_sentence, cost_table
 from lightning_tuning.reporters.html._curves import clipping_plot, gradient_plot, loss_plot, steps_of
-from lightning_tuning.reporters.html._facts import about, facts, metrics
+from lightning_tuning.reporters.html._facts import about, facts, metrics, trials
 from lightning_tuning.reporters.html._heat_maps import heat_maps
 from lightning_tuning.reporters.html._picture import HEIGHT, WIDTH, Picture, picture
 from lightning_tuning.reporters.html._pins import pin_rows, pins
@@ -29,6 +29,8 @@ __all__ = ["page"]
 
 SNIPPET = "window.vegaEmbed = vegaEmbed;"
 """All that the page's script takes from the bundle."""
+MOST_BOXES = 600
+"""In the larger picture of the model: each takes half a kilobyte."""
 SEVERITIES = ("error", "warning", "info")
 
 
@@ -39,6 +41,7 @@ def page(run: Run) -> str:
     pinned = pins(run.findings, anchors, steps)
     curves = [plot(run, steps) for plot in (loss_plot, gradient_plot, clipping_plot, rate_plot)]
     maps = heat_maps(run)
+    costs = cost_plots(run, steps)
     bundle, script = _bundle(), script_text(_static("report.js"))
     return (
         _environment()
@@ -60,11 +63,13 @@ def page(run: Run) -> str:
             pictures=_pictures(run, anchors),
             box={"width": WIDTH, "height": HEIGHT},
             cost=cost_table(run),
+            costs=costs,
             cost_sentence=cost_sentence(run),
             metrics=metrics(run),
+            trials=trials(run),
             facts=facts(run),
             about=about(run),
-            plots=_plots([*curves, *maps], pin_rows(pinned)),
+            plots=_plots([*curves, *maps, *costs], pin_rows(pinned)),
             bundle=bundle,
             script=script,
             style=script_text(_static("report.css")),
@@ -78,11 +83,11 @@ def _pictures(run: Run, anchors: Mapping[int, str]) -> dict[str, Picture | None]
     """The model at a glance, and all of its blocks where that is more."""
     if run.model is None or not run.model.nodes:
         return {"overview": None, "whole": None}
-    few, whole = overview(run.model), charted(run.model)
-    is_more = len(few.parts) < len(whole.parts)
+    few, more = overview(run.model), overview(run.model, MOST_BOXES)
+    is_more = len(few.parts) < len(more.parts)
     return {
         "overview": picture(few, run.findings, anchors),
-        "whole": picture(whole, run.findings, anchors) if is_more else None,
+        "whole": picture(more, run.findings, anchors) if is_more else None,
     }
 
 

@@ -89,11 +89,11 @@ def pin_layers(steps: tuple[int, int]) -> list[alt.Chart]:
     lines = alt.Chart(alt.NamedData("pins")).encode(x=step_axis(steps))
     seen = [  # a layer for each, since a scale of their colours would be one with that of the curves
         lines.transform_filter(f"datum.s === '{severity}'").mark_rule(
-            strokeDash=[3, 3], strokeWidth=1.25, color=f"css(--{severity})"
+            strokeDash=[3, 3], strokeWidth=1.25, color=f"css(--{severity})", clip=True
         )
         for severity in SEVERITIES
     ]
-    met = lines.mark_rule(strokeWidth=10, opacity=0, cursor="pointer").encode(
+    met = lines.mark_rule(strokeWidth=10, opacity=0, cursor="pointer", clip=True).encode(
         href="href:N", tooltip=alt.Tooltip("tip:N", title="found")
     )
     return [*seen, met]

@@ -50,11 +50,13 @@ class Table:
         head: of the columns.
         rows: cells as text.
         note: what is not in it.
+        words: whether its cells are sentences, not numbers.
     """
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     note: str = ""
+    words: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,7 +188,8 @@ def drawn(layers: Sequence[alt.Chart], height: int, unit: str) -> dict[str, Any]
 def specified(chart: Any, unit: str) -> dict[str, Any]:
     """``chart`` as Vega-Lite as wide as its place, its data left out."""
     fit = alt.AutoSizeParams(type="fit-x", contains="padding")
-    spec: dict[str, Any] = chart.properties(width="container", autosize=fit).to_dict()
+    # Valid it is, as tests see to; to look again for each page would take half of its time.
+    spec: dict[str, Any] = chart.properties(width="container", autosize=fit).to_dict(validate=False)
     for key in ("$schema", "config", "datasets"):
         spec.pop(key, None)
     # Right of the plot nothing may stand, or the steps of two plots would not lie below each other.

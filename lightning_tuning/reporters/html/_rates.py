@@ -113,9 +113,7 @@ def _drawing(names: list[str], rows: list[dict[str, Any]], steps: tuple[int, int
     lone = len({row["x"] for row in rows}) < 3
     lines = (
         alt.Chart(alt.NamedData("rates"))
-        .mark_line(
-            strokeWidth=1.75, interpolate="step-after", clip=True, point=alt.OverlayMarkDef(size=40) if lone else False
-        )
+        .mark_line(strokeWidth=1.75, clip=True, point=alt.OverlayMarkDef(size=40) if lone else False)
         .encode(
             x=step_axis(steps),
             y=axis_of("y:Q", domain, log=log, format=".2~e"),
@@ -139,7 +137,7 @@ def _thinned(samples: Sequence[Sample], name: str) -> Curve:
     inner = zip(curve, curve[1:], curve[2:], strict=False)
     turns = [here for (_, before), here, (_, after) in inner if not before == here[1] == after]
     kept = [*curve[:1], *turns, *curve[1:][-1:]]
-    return [*(chunk[0] for chunk in chunks(kept, MOST)), *kept[1:][-1:]]
+    return list(dict.fromkeys([*(chunk[0] for chunk in chunks(kept, MOST)), *kept[-1:]]))
 
 
 def _comparison(name: str, actual: Curve, planned: Curve) -> str:

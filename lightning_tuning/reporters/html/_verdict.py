@@ -67,7 +67,7 @@ def _title(run: Run, status: str) -> tuple[Tone, str]:
     if run.diagnosis is not None:
         return "bad", _sentence(run.diagnosis.outcome)
     if not run.blocks:
-        return ("warn" if run.findings else "neutral"), "No optimizer step was made."
+        return "neutral", "No optimizer step was made."
     if all(_is_off(block.loss) for block in run.blocks[-3:]):
         return "bad", "The loss is not finite at the end of what was recorded."
     if status == "running":

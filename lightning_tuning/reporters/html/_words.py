@@ -41,14 +41,14 @@ def number(value: object) -> str:
     """A number with the digits that tell something; any other value as its text.
 
     Example:
-        >>> [number(value) for value in (0.00012345, 1234567, 3.0, float("nan"), 8.25e-7, "ce")]
-        ['0.0001234', '1,234,567', '3', 'nan', '8.25e-07', 'ce']
+        >>> [number(value) for value in (0.00012345, 10234.5, 1234567, 3.0, float("nan"), 8.25e-7, "ce")]
+        ['0.0001234', '10,234', '1,234,567', '3', 'nan', '8.25e-07', 'ce']
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return clip(str(value))
     if isinstance(value, int) or (math.isfinite(value) and value == int(value) and abs(value) < 1e6):
         return f"{int(value):,}" if abs(value) < 1e15 else f"{float(value):.4g}"
-    return f"{value:.4g}"
+    return f"{value:,.0f}" if 1e3 <= abs(value) < 1e6 else f"{value:.4g}"
 
 
 def compact(count: int) -> str:

@@ -40,12 +40,13 @@
   const looks = () => {
     const font = getComputedStyle(document.body).fontFamily;
     const muted = colour("--muted");
-    const text = { labelColor: muted, titleColor: muted, labelFont: font, titleFont: font, titleFontWeight: 500 };
+    const text = { aria: false, labelColor: muted, titleColor: muted, labelFont: font, titleFont: font, titleFontWeight: 500 };
     return {
       background: null,
-      title: { color: muted, font, fontSize: 12, fontWeight: 500, offset: 6 },
+      title: { aria: false, color: muted, font, fontSize: 12, fontWeight: 500, offset: 6 },
       font,
       aria: false,
+      mark: { aria: false },
       view: { stroke: null },
       axis: { ...text, labelFontSize: 12, titleFontSize: 12, gridColor: colour("--line"), domainColor: colour("--muted"), tickColor: colour("--line") },
       legend: { ...text, labelColor: colour("--text"), labelFontSize: 12, titleFontSize: 12, labelLimit: 320, symbolStrokeWidth: 2 },
@@ -65,8 +66,10 @@
         views.get(name)?.finalize();
         views.set(name, result);
         place.style.minHeight = "";
+        // The place has a name and a description for readers; what is drawn in it says less than those.
+        for (const drawing of all("svg, canvas", place)) drawing.setAttribute("aria-hidden", "true");
       } catch (error) {
-        place.textContent = `This plot could not be drawn (${error.message}); its numbers are in the table.`;
+        place.textContent = `This plot could not be drawn: ${error.message}`;
       }
       if (round !== drawn) return;
     }
@@ -123,7 +126,7 @@
         const fits =
           severities.has(severity) &&
           (!asked.get("code") || asked.get("code") === card.id) &&
-          (!where || place === where || place.startsWith(where.endsWith(".") ? where : `${where}`)) &&
+          place.startsWith(where) &&
           words.every((word) => text.includes(word));
         if (entry.hidden === fits) entry.hidden = !fits;
         here += fits;
