@@ -16,6 +16,7 @@ from lightning_tuning.reporters.run_folder import read_run
 ROOT = Path(__file__).parent.parent
 
 SCRIPT = """
+import os
 import sys
 import lightning.pytorch as pl
 import torch
@@ -98,7 +99,7 @@ def test_a_module_on_two_ranks_ends_as_it_would_without_us() -> None:
     main_part = """
     assert __spec__.name == "project.train" and sys.argv[1:] == ["--epochs", "2"]
     fit(0.1, epochs=2, devices=2)
-    sys.exit(3)
+    sys.exit(3 if os.environ["LOCAL_RANK"] == "0" else 0)  # a child that fails has Lightning kill its parent
 """
     Path("project").mkdir()
     process = start("project/train.py", main_part, "--run-dir", "runs/a", "-m", "project.train", "--epochs", "2")
