@@ -58,7 +58,15 @@ def colour_domain(kind: Kind, values: Sequence[float]) -> tuple[list[float], boo
 def map_of(kind: Kind, grid: Grid, domain: Sequence[float], *, log: bool) -> dict[str, Any]:
     """One cell for each layer and look, as wide as until the next look."""
     first, last = grid.columns[0][0], grid.columns[-1][1]
-    step = alt.Axis(title="step", format=",d", tickMinStep=1, tickCount=8, labelFlush=True, labelOverlap="greedy")
+    step = alt.Axis(
+        title="step",
+        format=",d",
+        tickMinStep=1,
+        tickCount=8,
+        labelFlush=True,
+        labelOverlap="greedy",
+        labelSeparation=8,
+    )
     scale = alt.Scale(
         type="log" if log else "linear",
         domain=list(domain),
