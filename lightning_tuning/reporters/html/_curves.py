@@ -141,12 +141,13 @@ def _curves(frame: Plot, unit: str, lines: Sequence[Line], steps: tuple[int, int
     base = alt.Chart(alt.NamedData("points")).encode(x=step_axis(steps), color=color)
     y = axis_of("y:Q", domain, log=log)
     # A line of one point is none, and of two it is easily missed: the only validation of a run that was killed.
-    few = {line.name for line in lines if len(line.points) < 3}
+    short = {line.name for line in lines if len(line.points) < 3}
+    few = [row for row in rows if row["name"] in short]
     dots = alt.Chart(alt.NamedData("few")).mark_point(filled=True, size=40, opacity=1)
     layers = [
         base.mark_area(opacity=0.18, line=False).encode(y=axis_of("lo:Q", domain, log=log), y2="hi:Q"),
         base.mark_line(strokeWidth=1.75, clip=True).encode(y=y),
-        dots.encode(x=step_axis(steps), color=color, y=y),
+        *([dots.encode(x=step_axis(steps), color=color, y=y)] if few else []),
         *([_threshold(steps, domain)] if frame.data else []),
         _reading(steps, len(said)),
         top_marks("off", steps),
@@ -159,7 +160,7 @@ def _curves(frame: Plot, unit: str, lines: Sequence[Line], steps: tuple[int, int
         data={
             **frame.data,
             "points": rows,
-            "few": [row for row in rows if row["name"] in few],
+            "few": few,
             "off": off,
             "readings": said,
         },
