@@ -181,6 +181,14 @@ def test_what_can_be_typed_can_be_copied(visit: Visit) -> None:
     expect(press).not_to_have_text("Copy")
 
 
+def test_a_curve_of_one_point_is_a_point(browser: Browser, report_of) -> None:
+    with Visit(browser, report_of("killed")) as visit:  # after its first validation
+        points = visit.drawn().page.locator("#plot-loss svg .mark-symbol.role-mark path")
+        assert [one.get_attribute("d") != "" for one in points.all()].count(True) >= 1
+        curve = visit.page.locator("#plot-loss svg .role-legend-symbol path").nth(1)
+        assert points.first.get_attribute("fill") == curve.get_attribute("stroke")
+
+
 def test_pointing_at_a_plot_tells_its_numbers(visit: Visit) -> None:
     for name, words in {"loss": "step", "grad_norm": "net.2.weight"}.items():
         assert words in point_at(visit.page, name)

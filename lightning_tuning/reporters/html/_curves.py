@@ -140,12 +140,14 @@ def _curves(frame: Plot, unit: str, lines: Sequence[Line], steps: tuple[int, int
     color = named_colors([line.name for line in lines])
     base = alt.Chart(alt.NamedData("points")).encode(x=step_axis(steps), color=color)
     y = axis_of("y:Q", domain, log=log)
-    lone = all(len(line.points) < 3 for line in lines)
+    # A line of one point is none, and of two it is easily missed: the only validation of a run that was killed.
+    short = {line.name for line in lines if len(line.points) < 3}
+    few = [row for row in rows if row["name"] in short]
+    dots = alt.Chart(alt.NamedData("few")).mark_point(filled=True, size=40, opacity=1)
     layers = [
         base.mark_area(opacity=0.18, line=False).encode(y=axis_of("lo:Q", domain, log=log), y2="hi:Q"),
-        base.mark_line(strokeWidth=1.75, clip=not lone, point=alt.OverlayMarkDef(size=40) if lone else False).encode(
-            y=y
-        ),
+        base.mark_line(strokeWidth=1.75, clip=True).encode(y=y),
+        *([dots.encode(x=step_axis(steps), color=color, y=y)] if few else []),
         *([_threshold(steps, domain)] if frame.data else []),
         _reading(steps, len(said)),
         top_marks("off", steps),
@@ -155,7 +157,13 @@ def _curves(frame: Plot, unit: str, lines: Sequence[Line], steps: tuple[int, int
         frame,
         remarks=off_remarks(lines, made),
         spec=drawn(layers, HEIGHT, f"{unit}, log scale" if log else unit),
-        data={**frame.data, "points": rows, "off": off, "readings": said},
+        data={
+            **frame.data,
+            "points": rows,
+            "few": few,
+            "off": off,
+            "readings": said,
+        },
         height=HEIGHT,
         table=line_table(lines),
     )

@@ -58,7 +58,15 @@ def colour_domain(kind: Kind, values: Sequence[float]) -> tuple[list[float], boo
 def map_of(kind: Kind, grid: Grid, domain: Sequence[float], *, log: bool) -> dict[str, Any]:
     """One cell for each layer and look, as wide as until the next look."""
     first, last = grid.columns[0][0], grid.columns[-1][1]
-    step = alt.Axis(title="step", format=",d", tickMinStep=1, tickCount=8, labelFlush=True, labelOverlap="greedy")
+    step = alt.Axis(
+        title="step",
+        format=",d",
+        tickMinStep=1,
+        tickCount=8,
+        labelFlush=True,
+        labelOverlap="greedy",
+        labelSeparation=8,
+    )
     scale = alt.Scale(
         type="log" if log else "linear",
         domain=list(domain),
@@ -67,10 +75,9 @@ def map_of(kind: Kind, grid: Grid, domain: Sequence[float], *, log: bool) -> dic
         interpolate="lab",
     )
     legend = alt.Legend(
-        title=f"{kind.unit}, log scale" if log else kind.unit,
+        title=None,
         orient="top",
         gradientLength=220,
-        titleLimit=420,
         values=_legend_values(domain, log=log),
         format=".1~e" if log and domain[-1] / domain[0] > 1e3 else ".2~g",
     )
@@ -85,7 +92,10 @@ def map_of(kind: Kind, grid: Grid, domain: Sequence[float], *, log: bool) -> dic
             tooltip=_tips(),
         )
     )
-    return specified(cells.properties(height=row_height(grid) * len(grid.layers)), "")
+    unit = f"{kind.unit}, log scale" if log else kind.unit
+    spec = specified(cells.properties(height=row_height(grid) * len(grid.layers)), unit)
+    spec["title"]["frame"] = "bounds"  # names of layers may leave too little room right of them in a narrow window
+    return spec
 
 
 def dots(kind: Kind, grid: Grid, domain: Sequence[float], *, log: bool) -> dict[str, Any]:
