@@ -55,7 +55,7 @@ class Recorder:
         self._samples = Samples(self.record.put, every_n_steps)
         self._cost = CostLooks(self._trainer)
         self._rates: dict[str, float] = {}
-        self._rates_due = self._steps = 0
+        self._rates_due = self._steps = self._rates_epoch = 0
         self._error: BaseException | None = None
 
     def attach(self) -> None:
@@ -143,8 +143,8 @@ class Recorder:
             if reading.names and self._samples.is_due(("grad_norm", reading.optimizer), step):
                 norms = dict(zip(reading.names, reading.grad_norms, strict=True))
                 self._samples.take("grad_norm", step, reading.epoch, seconds, norms, series=reading.optimizer)
-            if step >= self._rates_due:
-                self._rates_due = step + max(self._every, step // 100)
+            if step >= self._rates_due or reading.epoch != self._rates_epoch:  # many schedules step with the epoch
+                self._rates_due, self._rates_epoch = step + max(self._every, step // 100), reading.epoch
                 self._take_rates()
             if cost := self._cost.take(step, seconds):
                 self._samples.take("cost", step, reading.epoch, seconds, cost, every=0)

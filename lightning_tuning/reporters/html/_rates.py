@@ -92,7 +92,7 @@ def rate_plot(run: Run, steps: tuple[int, int]) -> Plot:
         remarks.append(f"Drawn are the first {GROUPS} of {len(everyone)} groups of parameters.")
     if off:
         remarks.append(f"Not finite {plural(len(off), 'time')}; marked at the upper edge.")
-    caption = "The rate that each group of parameters had."
+    caption = "The rate that each group of parameters had, as it was read now and then."
     if planned:
         caption += (
             " Dashed is what its schedule, simulated before the run, was going to give: where the two part, something "
@@ -113,7 +113,9 @@ def _drawing(names: list[str], rows: list[dict[str, Any]], steps: tuple[int, int
     lone = len({row["x"] for row in rows}) < 3
     lines = (
         alt.Chart(alt.NamedData("rates"))
-        .mark_line(strokeWidth=1.75, clip=True, point=alt.OverlayMarkDef(size=40) if lone else False)
+        .mark_line(
+            interpolate="step-after", strokeWidth=1.75, clip=True, point=alt.OverlayMarkDef(size=40) if lone else False
+        )
         .encode(
             x=step_axis(steps),
             y=axis_of("y:Q", domain, log=log, format=".2~e"),
