@@ -141,10 +141,10 @@ def test_findings_as_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_findings_as_sarif(capsys: pytest.CaptureFixture[str]) -> None:
     record("a", SOFTMAX)
-    assert main(["findings", "a", "--format", "sarif", "--root", "/work/project"]) == 1
+    assert main(["findings", "a", "--format", "sarif", "--root", "/home/me/project"]) == 1
     (run,) = json.loads(capsys.readouterr().out)["runs"]
     assert run["results"][0]["ruleId"] == "LT314"
-    assert run["originalUriBaseIds"]["SRCROOT"]["uri"] == "file:///work/project/"
+    assert run["originalUriBaseIds"]["SRCROOT"]["uri"] == "file:///home/me/project/"
     assert run["tool"]["driver"]["rules"][0]["fullDescription"]["text"].startswith("A loss that takes logits")
 
 

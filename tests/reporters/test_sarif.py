@@ -26,7 +26,7 @@ def finding(code: str = "LT314", severity: Severity = Severity.ERROR, **fields: 
     return Finding(code, name, severity, fields.pop("message", "9 > 3"), **fields)
 
 
-def result_of(found: Finding, root: str | Path = "/work") -> dict[str, Any]:
+def result_of(found: Finding, root: str | Path = "/home/me") -> dict[str, Any]:
     (result,) = sarif([found], root)["runs"][0]["results"]
     return result
 
@@ -70,7 +70,7 @@ WITHOUT = finding("LT904", Severity.INFO)
     "more", [{}, {"notes": ["a {guard} skipped 4 updates"], "version": "0.1.0", "home": "net.py:3"}], ids=["", "more"]
 )
 def test_it_is_sarif(schema: jsonschema.Draft4Validator, findings: list[Finding], more: dict[str, Any]) -> None:
-    log = sarif(findings, "/work/my project", **more)
+    log = sarif(findings, "/home/me/my project", **more)
     assert [error.message for error in schema.iter_errors(json.loads(json.dumps(log, allow_nan=False)))] == []
     assert len(log["runs"][0]["results"]) == len(findings)
 
@@ -99,7 +99,7 @@ numbers = st.one_of(st.floats(), st.integers(), texts)
     )
 )
 def test_it_is_sarif_whatever_is_found(schema: jsonschema.Draft4Validator, findings: list[Finding]) -> None:
-    log = sarif(findings, "/work")
+    log = sarif(findings, "/home/me")
     assert not list(schema.iter_errors(json.loads(json.dumps(log, allow_nan=False))))
     prints = {json.dumps(result["partialFingerprints"]) for result in log["runs"][0]["results"]}
     assert len(prints) >= len({found.code for found in findings})
@@ -107,7 +107,7 @@ def test_it_is_sarif_whatever_is_found(schema: jsonschema.Draft4Validator, findi
 
 @needs_schema
 def test_the_schema_sees_what_is_wrong(schema: jsonschema.Draft4Validator) -> None:
-    log = sarif([WITH_ALL], "/work")
+    log = sarif([WITH_ALL], "/home/me")
     log["runs"][0]["results"][0]["level"] = "info"
     assert len(list(schema.iter_errors(log))) == 1
 
@@ -147,7 +147,7 @@ def test_what_has_no_line_is_a_result_all_the_same() -> None:
 
 def test_what_has_no_line_is_shown_at_home_and_says_so() -> None:
     own, none = finding(source_line="train.py:12"), finding(where="net.0")
-    at_home = sarif([own, none, WITHOUT], "/work", home="/work/net.py:3")["runs"][0]["results"]
+    at_home = sarif([own, none, WITHOUT], "/home/me", home="/home/me/net.py:3")["runs"][0]["results"]
     for result, uri, line in zip(at_home, ("train.py", "net.py", "net.py"), (12, 3, 3), strict=True):
         (location,) = result["locations"]
         assert location["physicalLocation"] == {
@@ -156,7 +156,7 @@ def test_what_has_no_line_is_shown_at_home_and_says_so() -> None:
         }
         assert ("message" in location) is (uri == "net.py")
     assert at_home[1]["locations"][0]["logicalLocations"] == [{"fullyQualifiedName": "net.0"}]
-    homeless = sarif([own, none, WITHOUT], "/work")["runs"][0]["results"]
+    homeless = sarif([own, none, WITHOUT], "/home/me")["runs"][0]["results"]
     assert [one["partialFingerprints"] for one in at_home] == [one["partialFingerprints"] for one in homeless]
 
 
@@ -164,7 +164,7 @@ def test_what_has_no_line_is_shown_at_home_and_says_so() -> None:
     ("source_line", "artifact"),
     [
         ("train.py:3", {"uri": "train.py", "uriBaseId": BASE}),
-        ("/work/nets/train.py:3", {"uri": "nets/train.py", "uriBaseId": BASE}),
+        ("/home/me/nets/train.py:3", {"uri": "nets/train.py", "uriBaseId": BASE}),
         ("/other/train.py:3", {"uri": "file:///other/train.py"}),
         ("ä#%.py:3", {"uri": "%C3%A4%23%25.py", "uriBaseId": BASE}),
     ],
@@ -187,7 +187,7 @@ def test_the_root_is_told_as_a_folder(tmp_path: Path) -> None:
 
 
 def fingerprints(*findings: Finding) -> list[str]:
-    results = sarif(findings, "/work")["runs"][0]["results"]
+    results = sarif(findings, "/home/me")["runs"][0]["results"]
     return [value for result in results for value in result["partialFingerprints"].values()]
 
 
@@ -205,7 +205,7 @@ def test_another_code_place_or_file_is_another_finding() -> None:
 
 
 def test_rules_are_told_from_the_catalogue_once_each() -> None:
-    log = sarif([finding("LT904"), finding("LT314"), finding("LT314", where="net")], "/work", version="1.2.3")
+    log = sarif([finding("LT904"), finding("LT314"), finding("LT314", where="net")], "/home/me", version="1.2.3")
     driver, results = log["runs"][0]["tool"]["driver"], log["runs"][0]["results"]
     assert driver["version"] == "1.2.3"
     assert [rule["id"] for rule in driver["rules"]] == ["LT314", "LT904"]
@@ -221,13 +221,13 @@ def test_rules_are_told_from_the_catalogue_once_each() -> None:
 
 
 def test_an_unknown_rule_is_told_by_its_finding() -> None:
-    assert sarif([finding("LT999")], "/work")["runs"][0]["tool"]["driver"]["rules"] == [
+    assert sarif([finding("LT999")], "/home/me")["runs"][0]["tool"]["driver"]["rules"] == [
         {"id": "LT999", "name": "of-a-newer-version"}
     ]
 
 
 def test_notes_are_notifications_of_the_tool() -> None:
-    (invocation,) = sarif([], "/work", notes=["NanLossGuard dropped 4 updates"])["runs"][0]["invocations"]
+    (invocation,) = sarif([], "/home/me", notes=["NanLossGuard dropped 4 updates"])["runs"][0]["invocations"]
     assert [note["message"]["text"] for note in invocation["toolExecutionNotifications"]] == [
         "NanLossGuard dropped 4 updates"
     ]
