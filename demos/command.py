@@ -40,4 +40,6 @@ def open_bench(asked: argparse.Namespace, program: str) -> Bench | None:
     notice = "" if digits.is_mnist else "[bold yellow]Not MNIST:[/] "
     bench.say(f"{notice}{escape(digits.source)}")
     bench.say(f"{len(digits.train)} images to train, {len(digits.val)} to validate, {len(digits.test)} to test")
+    if asked.report is not None:
+        bench.say(f"each run leaves a report in {escape(str(asked.report))}")
     return bench

@@ -49,6 +49,7 @@ SILENT: dict[tuple[str, str], str] = {
 ELSEWHERE: dict[tuple[str, str], str] = {
     ("LT408 at the top of a cycle", TWO): "a schedule is bound to its one optimizer",
     ("LT408 cut too deep", TWO): "a schedule is bound to its one optimizer",
+    ("LT302", "accumulated gradients"): "in twice the epochs its net gets used to the shift, or not, by the processor",
     ("LT508", "accumulated gradients"): "its twin's schedule is made for the case's own length",
     ("LT803", "accumulated gradients"): "two batches together do not pull to and fro",
     ("LT508", TWO): "a schedule is bound to its one optimizer",

@@ -205,7 +205,7 @@ def test_the_norm_is_logged_at_the_trainers_interval(tmp_path: Any) -> None:
 def test_several_optimizers_are_logged_apart(tmp_path: Any) -> None:
     logger = CSVLogger(tmp_path)
     quiet_trainer(callbacks=[Spy()], logger=logger).fit(ManualGAN())
-    keys = {key for row in logged(logger) for key in row if key.startswith("tuning")}
+    keys = {key for row in logged(logger) for key in row if key.startswith("tuning/grad_norm")}
     assert keys == {"tuning/grad_norm/optimizer_0", "tuning/grad_norm/optimizer_1"}
 
 
