@@ -40,7 +40,7 @@ exit status:
 
 examples:
   lightning-tuning report tuning_run
-  lightning-tuning report tuning_run --output /tmp/run.html --open
+  lightning-tuning report tuning_run --output run.html --open
 """
 
 

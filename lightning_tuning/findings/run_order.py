@@ -27,8 +27,8 @@ class RunOrder:
         settings: as in the table ``[tool.lightning-tuning]``.
 
     Example:
-        >>> RunOrder("/tmp/tuning_run", {"ignore": ["LT301"]}).environment()
-        {'LIGHTNING_TUNING_RUN': '{"folder": "/tmp/tuning_run", "settings": {"ignore": ["LT301"]}}'}
+        >>> RunOrder("/runs/7", {"ignore": ["LT301"]}).environment()
+        {'LIGHTNING_TUNING_RUN': '{"folder": "/runs/7", "settings": {"ignore": ["LT301"]}}'}
     """
 
     folder: str
